@@ -1,0 +1,52 @@
+# What there is to do, said by `make` alone. ARGS goes to the program that a target runs: make test ARGS="-k stream".
+
+PYTHON ?= python3
+ARGS   ?=
+BIN    := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test check format bench schema clean anew
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: .installed ## everything into .venv
+
+run: .installed ## the service with sample data, on a PostgreSQL of its own
+	@$(BIN)/journal serve --sample $(ARGS)
+
+test: .installed ## every test, on a real PostgreSQL
+	@$(BIN)/pytest $(ARGS)
+
+check: .installed ## style, types, layers, and that the tests reach all of the core
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@said=$$($(BIN)/lint-imports 2>&1) || { echo "$$said"; exit 1; }; echo "$$said" | grep '^Contracts:'
+	@$(BIN)/coverage run -m pytest tests/unit
+	@$(BIN)/coverage report --skip-covered
+
+format: .installed ## the sources as `check` wants them, where a program can do it
+	@$(BIN)/ruff check --fix --show-fixes
+	@$(BIN)/ruff format
+
+bench: .installed ## the figures of docs, measured on this machine
+	@$(BIN)/python -m bench $(ARGS)
+
+schema: .installed ## sql/schema.sql: what the migrations add up to
+	@$(BIN)/python -m tests.dump_schema > .schema.sql && mv .schema.sql sql/schema.sql || { rm -f .schema.sql; exit 1; }
+
+clean: ## remove what the other targets made, but for your data
+	@rm -rf .venv .installed .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Made again when pyproject.toml changes, and when somebody removed .venv but not the stamp.
+.installed: pyproject.toml $(if $(wildcard $(BIN)/pip),,anew)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'Python 3.11 or later is needed: name one with make PYTHON=...'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo '$(PYTHON) cannot make a venv: on Debian and Ubuntu, apt-get install python3-venv'; exit 1; }
+	@echo 'installing into .venv'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[embedded,dev]'
+	@touch $@

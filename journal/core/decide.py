@@ -1,0 +1,316 @@
+"""Deciding: what a push comes to on the state it meets, by the table of the protocol's section 5.
+
+Pure. The caller loads the state of every atom that the push names, and records what comes back. The one rule:
+nothing that the sender has not seen is overwritten, unless the policy says so (docs/properties.md, P9a).
+"""
+
+from collections.abc import Mapping
+from typing import assert_never
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from journal.core.consolidate import patched
+from journal.core.equal import same
+from journal.core.model import (
+    AtomState,
+    Change,
+    Current,
+    Key,
+    Op,
+    Outcome,
+    Policy,
+    Push,
+    PushChange,
+    Rejection,
+    decode_fields,
+    encode_fields,
+)
+from journal.errors import BaseRequired, Fault
+
+FAILED = frozenset(("conflict", "rejected"))
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """`outcomes` one a change of the push, in its order; `changes` to record; `atoms` as they leave them.
+
+    `is_refused`: the push was atomic and something failed; then nothing is to be recorded, and an outcome that
+    would have been recorded has no revision.
+    """
+
+    outcomes: list[Outcome]
+    changes: list[Change]
+    atoms: dict[Key, AtomState]
+    is_refused: bool = False
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """What the sender knows of an atom: whether it moved on since, and whether it said what it knew it at."""
+
+    has_moved: bool
+    is_told: bool
+
+
+class _Atom:
+    """One atom during a push: as it was before, and as the push has left it so far."""
+
+    __slots__ = ("before", "has_failed", "is_known", "now")
+
+    def __init__(self, before: AtomState | None) -> None:
+        self.before = before
+        self.now = before
+        self.is_known = False  # the push itself inserted it: its later changes need no base
+        self.has_failed = False
+
+    @property
+    def data(self) -> bytes | None:
+        """Its data; None where it does not live."""
+        return None if self.now is None else self.now.data
+
+
+def decide(
+    push: Push,
+    states: Mapping[Key, AtomState],
+    *,
+    head: int,
+    horizon: int,
+    policies: Mapping[str, Policy],
+    atom_bytes: int,
+) -> Decision:
+    """What `push` comes to. `states` holds the atoms it names that ever were, as they are at `head`.
+
+    `policies` are those that an operator gave collections; they go before the push's own. `atom_bytes` is how large
+    an atom's data may become. BaseRequired points at the changes that lack a base.
+    """
+    deciding = _Deciding(push, states, head, horizon, policies, atom_bytes)
+    return deciding.result()
+
+
+class _Deciding:
+    def __init__(
+        self,
+        push: Push,
+        states: Mapping[Key, AtomState],
+        head: int,
+        horizon: int,
+        policies: Mapping[str, Policy],
+        atom_bytes: int,
+    ) -> None:
+        self.push, self.states, self.policies = push, states, policies
+        self.head, self.horizon, self.atom_bytes = head, horizon, atom_bytes
+        self.atoms: dict[Key, _Atom] = {}
+        self.changes: list[Change] = []
+        self.baseless: list[Fault] = []
+
+    def result(self) -> Decision:
+        outcomes = [self.outcome(place, change) for place, change in enumerate(self.push.changes)]
+        if self.baseless:
+            raise BaseRequired(self.baseless)
+        if self.push.is_atomic and any(outcome.status in FAILED for outcome in outcomes):
+            told = [self.unrecorded(*pair) for pair in zip(self.push.changes, outcomes, strict=True)]
+            return Decision(told, [], {}, is_refused=True)
+        touched = {key: atom.now for key, atom in self.atoms.items() if atom.now is not atom.before}
+        return Decision(outcomes, self.changes, {key: now for key, now in touched.items() if now is not None})
+
+    def outcome(self, place: int, change: PushChange) -> Outcome:
+        key = (change.collection, change.atom)
+        atom = self.atoms.get(key)
+        if atom is None:
+            atom = self.atoms[key] = _Atom(self.states.get(key))
+        if atom.has_failed:
+            return _conflict(atom)
+        known = self.known(atom, change)
+        if known is None:
+            detail = "needs a base (its own or the push's), if_data, or the policy client"
+            self.baseless.append(Fault(f"/changes/{place}/base", detail))
+            return _conflict(atom)
+        outcome = self.judge(atom, change, known)
+        atom.has_failed = outcome.status in FAILED
+        return outcome
+
+    def policy(self, change: PushChange) -> Policy:
+        return self.policies.get(change.collection, self.push.on_conflict)
+
+    def known(self, atom: _Atom, change: PushChange) -> _Known | None:
+        """None where the change needs a base and has none."""
+        if change.if_data is not UNSET:
+            return _Known(has_moved=not _equal(change.if_data, atom.data), is_told=True)
+        if atom.is_known:
+            return _Known(has_moved=False, is_told=True)
+        if change.base is not None:
+            return _Known(has_moved=self.moved_since(atom, change.base), is_told=True)
+        if change.op == "insert" or self.policy(change) == "client":
+            return _Known(has_moved=False, is_told=False)
+        return None
+
+    def moved_since(self, atom: _Atom, base: int) -> bool:
+        if atom.before is None:
+            return base < self.horizon  # its tombstone may have been compacted away
+        return atom.before.revision > base
+
+    def judge(self, atom: _Atom, change: PushChange, known: _Known) -> Outcome:
+        match change.op:
+            case "insert":
+                return self.insert(atom, change, known)
+            case "put":
+                return self.put(atom, change, known)
+            case "update":
+                return self.update(atom, change, known)
+            case "delete":
+                return self.delete(atom, change, known)
+        assert_never(change.op)
+
+    def insert(self, atom: _Atom, change: PushChange, known: _Known) -> Outcome:
+        assert change.data is not None
+        if atom.data is None:
+            outcome = self.record_whole(atom, change, Op.INSERT, has_moved=False)
+            atom.is_known = outcome.status == "applied"
+            return outcome
+        if same(atom.data, change.data):
+            atom.is_known = True  # its sender has said all its data: no change of it is unseen
+            return _unchanged(atom, with_current=known.has_moved or not known.is_told)
+        if self.policy(change) == "client":
+            return self.record_whole(atom, change, Op.REPLACE, has_moved=True)
+        return _conflict(atom)
+
+    def put(self, atom: _Atom, change: PushChange, known: _Known) -> Outcome:
+        assert change.data is not None
+        if atom.data is not None and same(atom.data, change.data):
+            return _unchanged(atom, with_current=known.has_moved)
+        if known.has_moved and self.policy(change) != "client":
+            return _conflict(atom)
+        op = Op.INSERT if atom.data is None else Op.REPLACE
+        outcome = self.record_whole(atom, change, op, has_moved=known.has_moved)
+        atom.is_known = atom.is_known or (op is Op.INSERT and outcome.status == "applied")
+        return outcome
+
+    def update(self, atom: _Atom, change: PushChange, known: _Known) -> Outcome:
+        if atom.data is None:
+            return _conflict(atom)
+        fields = {} if change.data is None else decode_fields(change.data)
+        if not fields.keys().isdisjoint(change.unset):
+            both = sorted(fields.keys() & set(change.unset))
+            return _rejected("set_and_unset", f"sets and unsets the same: {', '.join(both)}")
+        present = decode_fields(atom.data)
+        if _is_so_already(present, fields, change.unset):
+            return _unchanged(atom, with_current=known.has_moved)
+        if not known.has_moved or self.policy(change) == "client":
+            return self.record_patch(atom, change, change.data, change.unset, has_moved=known.has_moved)
+        if self.policy(change) == "merge" and change.if_data is UNSET:
+            return self.merge(atom, change, present, fields)
+        return _conflict(atom)
+
+    def merge(self, atom: _Atom, change: PushChange, present: dict[str, Raw], fields: dict[str, Raw]) -> Outcome:
+        """Record the fields that nobody set or unset since the base."""
+        before, base = atom.before, change.base
+        assert before is not None  # it has moved since a base, so there are both
+        assert base is not None
+        if before.data is None or before.created > base:
+            return _conflict(atom)
+        left = {name: value for name, value in fields.items() if before.fields.get(name, 0) <= base}
+        unset = tuple(name for name in change.unset if before.fields.get(name, 0) <= base)
+        if not left and not unset:
+            return _conflict(atom)
+        if _is_so_already(present, left, unset):
+            return _unchanged(atom, with_current=True)
+        return self.record_patch(atom, change, encode_fields(left) if left else None, unset, has_moved=True)
+
+    def delete(self, atom: _Atom, change: PushChange, known: _Known) -> Outcome:
+        if atom.data is None:
+            return _unchanged(atom, with_current=known.has_moved)
+        if known.has_moved and self.policy(change) != "client":
+            return _conflict(atom)
+        now = atom.now
+        assert now is not None
+        revision = self.record(atom, change, Op.DELETE, None, ())
+        atom.now = msgspec.structs.replace(now, revision=revision, data=None, fields={})
+        return _recorded(atom, has_moved=known.has_moved)
+
+    def record_whole(self, atom: _Atom, change: PushChange, op: Op, *, has_moved: bool) -> Outcome:
+        assert change.data is not None
+        if len(change.data) > self.atom_bytes:
+            return self.too_large(len(change.data))
+        now, client = atom.now, self.push.client
+        revision = self.record(atom, change, op, change.data, ())
+        born_by = client if now is None or now.born_by == client else 0
+        atom.now = AtomState(
+            born=revision if now is None else now.born,
+            born_by=born_by if now is None or op is Op.INSERT else now.born_by,
+            created=revision,
+            revision=revision,
+            data=change.data,
+            fields=dict.fromkeys(decode_fields(change.data), revision),
+        )
+        return _recorded(atom, has_moved=has_moved)
+
+    def record_patch(
+        self, atom: _Atom, change: PushChange, patch: bytes | None, unset: tuple[str, ...], *, has_moved: bool
+    ) -> Outcome:
+        now = atom.now
+        assert now is not None
+        assert now.data is not None
+        data = patched(now.data, patch, unset)
+        if len(data) > self.atom_bytes:
+            return self.too_large(len(data))
+        revision = self.record(atom, change, Op.UPDATE, patch, unset)
+        told = (*unset, *(() if patch is None else decode_fields(patch)))
+        fields = {name: at for name, at in now.fields.items() if name not in told} | dict.fromkeys(told, revision)
+        atom.now = msgspec.structs.replace(now, revision=revision, data=data, fields=fields)
+        return _recorded(atom, has_moved=has_moved)
+
+    def record(self, atom: _Atom, change: PushChange, op: Op, data: bytes | None, unset: tuple[str, ...]) -> int:
+        revision = self.head + len(self.changes) + 1
+        prev = 0 if atom.now is None else atom.now.revision
+        self.changes.append(Change(revision, op, change.collection, change.atom, data, unset, prev, self.push.client))
+        return revision
+
+    def too_large(self, size: int) -> Outcome:
+        return _rejected("atom_too_large", f"the atom would have {size} bytes; at most {self.atom_bytes} are kept")
+
+    def unrecorded(self, change: PushChange, outcome: Outcome) -> Outcome:
+        """What to say of a change whose push was refused: against what stands, which the push has not altered."""
+        before = self.atoms[change.collection, change.atom].before
+        if outcome.status in ("applied", "merged"):
+            return Outcome(outcome.status)
+        current = UNSET if outcome.current is UNSET else _current(before)
+        revision = None if outcome.revision is None or before is None else before.revision
+        return msgspec.structs.replace(
+            outcome, current=current, revision=UNSET if outcome.revision is UNSET else revision
+        )
+
+
+def _equal(expected: bytes | None, data: bytes | None) -> bool:
+    if expected is None or data is None:
+        return expected is data
+    return same(expected, data)
+
+
+def _is_so_already(present: dict[str, Raw], fields: dict[str, Raw], unset: tuple[str, ...]) -> bool:
+    return not any(name in present for name in unset) and all(
+        name in present and same(bytes(present[name]), bytes(value)) for name, value in fields.items()
+    )
+
+
+def _current(state: AtomState | None) -> Current | None:
+    return None if state is None or state.data is None else Current(state.revision, Raw(state.data))
+
+
+def _conflict(atom: _Atom) -> Outcome:
+    return Outcome("conflict", current=_current(atom.now))
+
+
+def _rejected(code: str, detail: str) -> Outcome:
+    return Outcome("rejected", error=Rejection(code, detail))  # type: ignore[arg-type]
+
+
+def _unchanged(atom: _Atom, *, with_current: bool) -> Outcome:
+    revision = None if atom.now is None else atom.now.revision
+    return Outcome("unchanged", revision=revision, current=_current(atom.now) if with_current else UNSET)
+
+
+def _recorded(atom: _Atom, *, has_moved: bool) -> Outcome:
+    """`applied` says that the sender knows the atom now; over what it had not seen it is told the whole."""
+    assert atom.now is not None
+    if has_moved:
+        return Outcome("merged", revision=atom.now.revision, current=_current(atom.now))
+    return Outcome("applied", revision=atom.now.revision)

@@ -1,0 +1,243 @@
+"""Everything that goes wrong in a way that a caller can act on.
+
+    JournalError
+    ├── Stale                          a journal moved on between reading and recording (never leaves the service)
+    └── RequestError                   becomes an answer: code and status are protocol, section 12
+        ├── InvalidRequest        400  ├── NotApplied        409  ├── UnsupportedMedia  415
+        │   └── BaseRequired      400  ├── PushTooOld        409  ├── RangeImpossible   416
+        ├── NotFound              404  ├── ResyncRequired    410  ├── PushReused        422
+        │   └── JournalNotFound   404  └── TooLarge          413  └── Unavailable       503
+        ├── MethodNotAllowed      405
+        └── NotAcceptable         406
+
+Facts are fields; the text is the docstring, which is the `title` that a caller reads.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+
+class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing that is wrong with a request: an RFC 6901 pointer to it, what, and the limit it broke.
+
+    A query parameter is pointed at as a member of an object of parameters: /since.
+    """
+
+    pointer: str
+    detail: str
+    limit: int | None = None
+
+
+class JournalError(Exception):
+    """Whatever this package raises on purpose."""
+
+
+class Stale(JournalError):
+    """A journal moved on between reading and recording."""
+
+
+class RequestError(JournalError):
+    """The request cannot be answered as asked."""
+
+    code: ClassVar[str]
+    status: ClassVar[int]
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail
+
+    @property
+    def title(self) -> str:
+        """The first line of the class's docstring."""
+        return (self.__doc__ or "").partition("\n")[0].rstrip(".")
+
+    def problem(self) -> dict[str, Any]:
+        """The body that tells it (RFC 9457)."""
+        known = {
+            "type": f"urn:journal:problem:{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "code": self.code,
+        }
+        return known | ({"detail": self.detail} if self.detail else {}) | self.members()
+
+    def members(self) -> dict[str, Any]:
+        """What the problem's body holds besides type, title, status, code and detail."""
+        return {}
+
+    def headers(self) -> dict[str, str]:
+        """What the answer's head holds besides."""
+        return {}
+
+
+class InvalidRequest(RequestError):
+    """The request is not well formed."""
+
+    code, status = "invalid_request", 400
+
+    def __init__(self, errors: Sequence[Fault]) -> None:
+        super().__init__()
+        self.errors = errors
+
+    def members(self) -> dict[str, Any]:
+        return {"errors": self.errors}
+
+
+class BaseRequired(InvalidRequest):
+    """A change needs a base, or if_data, or the policy client."""
+
+    code = "base_required"
+
+
+class NotFound(RequestError):
+    """There is nothing here."""
+
+    code, status = "not_found", 404
+
+
+class JournalNotFound(NotFound):
+    """There is no journal of this name."""
+
+    code = "journal_not_found"
+
+
+class MethodNotAllowed(RequestError):
+    """This path does not know the method."""
+
+    code, status = "method_not_allowed", 405
+
+    def __init__(self, allowed: Sequence[str]) -> None:
+        super().__init__(f"allowed: {', '.join(sorted(allowed))}")
+        self.allowed = allowed
+
+    def headers(self) -> dict[str, str]:
+        return {"Allow": ", ".join(sorted(self.allowed))}
+
+
+class NotAcceptable(RequestError):
+    """None of the forms that the request accepts can be had."""
+
+    code, status = "not_acceptable", 406
+
+
+class NotApplied(RequestError):
+    """An atomic push met a conflict or a rejection: nothing was recorded."""
+
+    code, status = "not_applied", 409
+
+
+class PushTooOld(RequestError):
+    """A later push was decided before: nothing was or will be recorded under this number."""
+
+    code, status = "push_too_old", 409
+
+    def __init__(self, highest: int) -> None:
+        super().__init__("send it under a new number, with if_data in place of bases")
+        self.highest = highest
+
+    def members(self) -> dict[str, Any]:
+        return {"highest": self.highest}
+
+
+Reason = Literal["horizon", "epoch", "diverged", "future", "scope", "operator"]
+RECONCILE: dict[Reason, Literal["replace", "verify"]] = {
+    "horizon": "replace",
+    "epoch": "verify",
+    "diverged": "verify",
+    "future": "verify",
+    "scope": "replace",
+    "operator": "replace",
+}
+
+
+class ResyncRequired(RequestError):
+    """The cursor no longer leads anywhere: reconcile, and go on from what that gives."""
+
+    code, status = "resync_required", 410
+
+    def __init__(
+        self,
+        *,
+        reason: Reason,
+        journal: str,
+        epoch: str,
+        head: int,
+        horizon: int,
+        collections: Sequence[str] | None = None,
+        retry_after: int = 0,
+    ) -> None:
+        super().__init__()
+        self.reason: Reason = reason
+        self.journal = journal
+        self.epoch, self.head, self.horizon = epoch, head, horizon
+        self.collections = collections
+        self.retry_after = retry_after
+
+    def members(self) -> dict[str, Any]:
+        missing = {} if self.collections is None else {"collections": self.collections}
+        return {
+            "reason": self.reason,
+            "epoch": self.epoch,
+            "head": self.head,
+            "horizon": self.horizon,
+            "reconcile": RECONCILE[self.reason],
+            "snapshot": f"/v1/journals/{self.journal}/snapshot",
+            **missing,
+            "retry_after": self.retry_after,
+        }
+
+    def headers(self) -> dict[str, str]:
+        return {"Cache-Control": "no-store", "Retry-After": str(self.retry_after)}
+
+
+class TooLarge(RequestError):
+    """The request is larger than this service takes."""
+
+    code, status = "too_large", 413
+
+    def __init__(self, errors: Sequence[Fault]) -> None:
+        super().__init__()
+        self.errors = errors
+
+    def members(self) -> dict[str, Any]:
+        return {"errors": self.errors}
+
+
+class UnsupportedMedia(RequestError):
+    """The body is of a form that is not read here."""
+
+    code, status = "unsupported_media_type", 415
+
+
+class RangeImpossible(RequestError):
+    """The range lies outside of what there is."""
+
+    code, status = "range_not_satisfiable", 416
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"there are {size} bytes")
+        self.size = size
+
+    def headers(self) -> dict[str, str]:
+        return {"Content-Range": f"bytes */{self.size}"}
+
+
+class PushReused(RequestError):
+    """This number or key was used for another content."""
+
+    code, status = "push_reused", 422
+
+
+class Unavailable(RequestError):
+    """What this needs is away for the moment: repeating is safe."""
+
+    code, status = "unavailable", 503
+
+    def __init__(self, detail: str | None = None, *, retry_after: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(self.retry_after)}

@@ -1,0 +1,328 @@
+"""A group: pushes that are decided one after the other on what those before them left, and recorded together."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from journal.config import Limits
+from journal.core import chain, decide, digest
+from journal.core.cursor import Cursor
+from journal.core.model import AtomState, Key, Outcome, Policy, Push, PushChange
+from journal.errors import JournalError, NotApplied, PushReused, PushTooOld, RequestError, ResyncRequired, Stale
+from journal.service.judge import judge
+from journal.service.tails import Tail, Tails
+from journal.store import record
+from journal.store.database import Connection
+from journal.store.heads import Collection, Commit, Head
+from journal.store.record import AtomKey, Client, Decided, NewCommit, Recording
+from journal.wire import PushAnswer
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Asked(msgspec.Struct, eq=False):
+    """A push as it waits to be decided. `content` identifies it where it is numbered or bears a key."""
+
+    journal: str
+    changes: list[PushChange]
+    on_conflict: Policy = "server"
+    is_atomic: bool = False
+    client: UUID | None = None
+    number: int | None = None
+    key: str | None = None
+    base: Cursor | None = None
+    content: bytes = b""
+    at: datetime | None = None  # recorded as the commit's time, for histories that are imported
+    answer: "asyncio.Future[Decided] | None" = None
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether sending it again can be told from sending another."""
+        return self.number is not None or self.key is not None
+
+
+class Group:
+    """Pushes that are decided one after the other and recorded together."""
+
+    def __init__(self, limits: Limits, tails: dict[str, Tail], *, is_locked: bool) -> None:
+        self.limits, self.tails, self.is_locked = limits, tails, is_locked
+        self.states = {name: Standing(tail) for name, tail in tails.items()}
+        self.recording = Recording(heads=[], commits=[], atoms={}, clients={}, pushes=[], keys=[])
+        self.answers: list[tuple[Asked, Decided | JournalError]] = []
+
+    async def load(self, connection: Connection, asked: Sequence[Asked]) -> None:
+        """What the group is decided on."""
+        await self._load_clients(connection, asked)
+        await self._load_decided(connection, asked)
+        await self._load_chains(connection, asked)
+        keys: dict[AtomKey, None] = {}
+        for one in asked:
+            head = self.states[one.journal].head
+            for change in one.changes:
+                collection = head.collections.get(change.collection)
+                if collection is not None:
+                    keys[head.id, collection.id, change.atom] = None
+        found = await record.atoms(connection, list(keys))
+        by_id = {state.head.id: state for state in self.states.values()}
+        for (journal, collection_id, atom), state in found.items():
+            by_id[journal].load_atom(collection_id, atom, state)
+            if state.revision > by_id[journal].head.head:
+                raise Stale  # another process recorded it; to decide on it, memory must stand there too
+
+    async def _load_clients(self, connection: Connection, asked: Sequence[Asked]) -> None:
+        wanted = {
+            (self.states[one.journal].head.id, one.client): self.states[one.journal]
+            for one in asked
+            if one.client is not None and one.client not in self.states[one.journal].tail.clients
+        }
+        known, highest = await record.clients(connection, list(wanted))
+        for (journal, name), state in wanted.items():
+            state.highest_client = highest[journal]
+            client = known.get((journal, name))
+            if client is not None:
+                state.tail.remember_client(name, client)
+
+    async def _load_decided(self, connection: Connection, asked: Sequence[Asked]) -> None:
+        numbers = []
+        for one in asked:
+            state = self.states[one.journal]
+            client = state.client(one.client)
+            if one.number is not None and client is not None and client.forgotten < one.number <= client.pushed:
+                numbers.append((state.head.id, client.id, one.number))
+        keys = [(self.states[one.journal].head.id, one.key) for one in asked if one.key is not None]
+        self.decided = await record.decided_pushes(connection, list(dict.fromkeys(numbers)))
+        self.decided_keys = await record.decided_keys(connection, list(dict.fromkeys(keys)))
+
+    async def _load_chains(self, connection: Connection, asked: Sequence[Asked]) -> None:
+        places: dict[tuple[int, int], None] = {}
+        for one in asked:
+            tail = self.tails[one.journal]
+            if one.base is not None and one.base.revision not in tail.chains and one.base.revision <= tail.head.head:
+                places[tail.head.id, one.base.revision] = None
+        self.chains = await record.chains_at(connection, list(places))
+
+    def settle(self, asked: Asked) -> None:
+        """Decide the next push on what those before it left."""
+        try:
+            answer: Decided | JournalError = self._answer(asked)
+        except ResyncRequired as error:
+            if not self.is_locked:
+                raise Stale from error  # memory only ever says yes
+            answer = error
+        except RequestError as error:
+            answer = error
+        self.answers.append((asked, answer))
+
+    def _answer(self, asked: Asked) -> Decided:
+        state = self.states[asked.journal]
+        replay = self._replay(asked, state)
+        if replay is not None:
+            return replay
+        if asked.base is not None:
+            judge(asked.base, state.head_now(), self._chain_there(asked.base, state))
+        client = state.client(asked.client)
+        number = client.id if client is not None else state.highest_client + 1 if asked.client is not None else None
+        push = Push(asked.changes, asked.on_conflict, asked.is_atomic, number)
+        decision = decide.decide(
+            push,
+            state.atoms,
+            head=state.revision,
+            horizon=state.head.horizon,
+            policies=state.policies,
+            atom_bytes=self.limits.atom_bytes,
+        )
+        first = state.revision + 1 if decision.changes else None
+        if decision.changes:
+            self._commit(asked, state, decision, number)
+        answer = Decided(asked.content, *_body(decision, state, first))
+        self._remember(asked, state, answer)
+        return answer
+
+    def _replay(self, asked: Asked, state: "Standing") -> Decided | None:
+        """The first answer, where the push was decided before."""
+        if asked.key is not None:
+            return _replayed(asked, self.decided_keys.get((state.head.id, asked.key)))
+        client = state.client(asked.client)
+        if asked.number is None or client is None or asked.number > client.pushed:
+            return None
+        if asked.number <= client.forgotten:
+            return Decided(b"", 200, _forgotten(state))
+        replay = _replayed(asked, self.decided.get((state.head.id, client.id, asked.number)))
+        if replay is None:
+            raise PushTooOld(client.pushed)
+        return replay
+
+    def _chain_there(self, base: Cursor, state: "Standing") -> str | None:
+        known = state.tail.chains.get(base.revision) or state.chains.get(base.revision)
+        if known is not None:
+            return known
+        found = self.chains.get((state.head.id, base.revision))
+        if found is None and base.revision == 0:
+            found = chain.START
+        return None if found is None else chain.told(found)
+
+    def _commit(self, asked: Asked, state: "Standing", decision: decide.Decision, number: int | None) -> None:
+        journal, first = state.head.id, state.revision + 1
+        state.go_on(decision)
+        for (collection, atom), atom_state in decision.atoms.items():
+            self.recording.atoms[journal, state.collections[collection].id, atom] = atom_state
+        commit = NewCommit(
+            journal, first, state.revision, number, asked.number, asked.at, state.chain, decision.changes
+        )
+        self.recording.commits.append(commit)
+        state.commits.append(commit)
+
+    def _remember(self, asked: Asked, state: "Standing", answer: Decided) -> None:
+        journal = state.head.id
+        if asked.key is not None:
+            self.recording.keys.append((journal, asked.key, answer))
+            self.decided_keys[journal, asked.key] = answer
+        if asked.client is None:
+            return
+        client = state.client(asked.client)
+        is_new = client is None
+        if client is None:
+            state.highest_client += 1
+            client = Client(state.highest_client)
+        if asked.number is not None:
+            client = msgspec.structs.replace(client, pushed=asked.number)
+            self.recording.pushes.append((journal, client.id, asked.number, answer))
+            self.decided[journal, client.id, asked.number] = answer
+        if is_new or asked.number is not None:
+            state.clients[asked.client] = client
+            self.recording.clients[journal, client.id] = (asked.client, client.pushed)
+
+    async def append(self, connection: Connection) -> datetime | None:
+        """Record it; None where there was nothing to."""
+        if self.recording.is_empty:
+            return None
+        touched = {commit.journal for commit in self.recording.commits}
+        touched |= {journal for journal, _ in self.recording.clients}
+        touched |= {journal for journal, _, _ in self.recording.keys}
+        states = [state for state in self.states.values() if state.head.id in touched]
+        for state in states:
+            state.is_written = True
+            state.tail.is_being_written = True
+        try:
+            self.recording.heads = [(state.head, state.head_now()) for state in states]
+            return await record.append(connection, self.recording)
+        finally:
+            for state in states:
+                state.tail.is_being_written = False
+
+    def publish(self, tails: Tails, at: datetime | None) -> None:
+        """Tell this process's memory, and then who waits for an answer."""
+        for state in self.states.values():
+            if state.is_written:
+                assert at is not None
+                state.publish(tails, at)
+            tails.catch_up(state.tail)
+        for asked, answer in self.answers:
+            assert asked.answer is not None
+            if asked.answer.done():
+                continue
+            if isinstance(answer, Decided):
+                asked.answer.set_result(answer)
+            else:
+                asked.answer.set_exception(answer)
+
+
+class Standing:
+    """A journal during a group: `head` as memory has it, the rest as the group has left it so far."""
+
+    def __init__(self, tail: Tail) -> None:
+        self.tail = tail
+        self.head = tail.head
+        self.revision, self.chain = tail.head.head, tail.head.chain
+        self.collections = dict(tail.head.collections)
+        self.policies = {name: k.policy for name, k in tail.head.collections.items() if k.policy is not None}
+        self.atoms: dict[Key, AtomState] = {}
+        self.chains: dict[int, str] = {}
+        self.commits: list[NewCommit] = []
+        self.clients: dict[UUID, Client] = {}
+        self.highest_client = 0
+        self.is_written = False
+        self._names = {collection.id: collection.name for collection in tail.head.collections.values()}
+
+    def load_atom(self, collection: int, atom: str, state: AtomState) -> None:
+        self.atoms[self._names[collection], atom] = state
+
+    def client(self, name: UUID | None) -> Client | None:
+        if name is None:
+            return None
+        return self.clients.get(name) or self.tail.clients.get(name)
+
+    def head_now(self) -> Head:
+        return msgspec.structs.replace(self.head, head=self.revision, chain=self.chain, collections=self.collections)
+
+    def go_on(self, decision: decide.Decision) -> None:
+        """Take a commit's changes: count what lives, and keep the digests."""
+        self.chain = chain.extend(self.chain, decision.changes)
+        self.revision += len(decision.changes)
+        self.chains[self.revision] = chain.told(self.chain)
+        for (name, atom), now in decision.atoms.items():
+            self.collections[name] = self._counted(name, atom, now)
+        self.atoms.update(decision.atoms)
+
+    def _counted(self, name: str, atom: str, now: AtomState) -> Collection:
+        collection = self.collections.get(name)
+        if collection is None:
+            number = max((k.id for k in self.collections.values()), default=0) + 1
+            collection = Collection(number, name, 0, 0, None)
+        was = self.atoms.get((name, atom))
+        count, total = collection.atoms, collection.digest
+        if was is not None and was.data is not None:
+            count, total = count - 1, total ^ digest.leaf(name, atom, was.revision)
+        if now.data is not None:
+            count, total = count + 1, total ^ digest.leaf(name, atom, now.revision)
+        return Collection(collection.id, name, count, total, collection.policy)
+
+    def publish(self, tails: Tails, at: datetime) -> None:
+        if self.tail.head is self.head:
+            head = msgspec.structs.replace(self.head_now(), turn=self.head.turn + 1)
+            commits = [
+                Commit(c.first, c.revision, c.client, c.at or at, c.chain, tuple(c.changes)) for c in self.commits
+            ]
+            self.tail.advance(head, commits)
+            tails.grown(self.tail)
+            for name, client in self.clients.items():
+                self.tail.remember_client(name, client)
+
+
+def _body(decision: decide.Decision, state: Standing, first: int | None) -> tuple[int, bytes]:
+    if decision.is_refused:
+        return NotApplied.status, _refusal(decision.outcomes)
+    answer = PushAnswer(
+        epoch=state.head.epoch,
+        first=first,
+        revision=None if first is None else state.revision,
+        head=state.revision,
+        chain=chain.told(state.chain),
+        outcomes=decision.outcomes,
+    )
+    return 200, _encode(answer)
+
+
+def _refusal(outcomes: list[Outcome]) -> bytes:
+    return _encode(NotApplied().problem() | {"outcomes": outcomes, "replayed": False})
+
+
+def _forgotten(state: Standing) -> bytes:
+    """The answer to a push that was decided so long ago that only this is known."""
+    told = chain.told(state.chain)
+    return _encode(PushAnswer(state.head.epoch, None, None, state.revision, told, None, replayed=True))
+
+
+_FIRST, _AGAIN = b'"replayed":false}', b'"replayed":true}'
+
+
+def _replayed(asked: Asked, decided: Decided | None) -> Decided | None:
+    if decided is None:
+        return None
+    if decided.content != asked.content:
+        raise PushReused
+    assert decided.answer.endswith(_FIRST)
+    return msgspec.structs.replace(decided, answer=decided.answer.removesuffix(_FIRST) + _AGAIN)

@@ -1,0 +1,92 @@
+"""Journals: the directory, where each stands, its collections, and cursors for other collections (section 2)."""
+
+import msgspec
+
+from journal.core import chain, digest
+from journal.core.cursor import Cursor
+from journal.core.model import Policy
+from journal.errors import Fault, InvalidRequest, JournalNotFound
+from journal.service.judge import judge
+from journal.service.snapshots import Snapshots
+from journal.service.tails import Tail, Tails
+from journal.store import heads
+from journal.store.database import Database
+from journal.store.heads import Head
+from journal.wire import CollectionAnswer, CollectionsAnswer, CursorAnswer, HeadAnswer, JournalsAnswer
+
+
+class Journals:
+    """Answers what concerns a journal as a whole."""
+
+    def __init__(self, database: Database, tails: Tails, snapshots: Snapshots) -> None:
+        self.database, self.tails, self.snapshots = database, tails, snapshots
+
+    async def create(self, name: str) -> tuple[HeadAnswer, bool]:
+        """A journal of this name, and whether it was made now."""
+        is_new = await heads.create(self.database, name)
+        return head_answer((await self.tails.of(name)).head), is_new
+
+    async def remove(self, name: str) -> None:
+        """Remove a journal and all that is kept of it."""
+        tail = await self.tails.of(name)
+        if not await heads.remove(self.database, name):
+            raise JournalNotFound
+        self.tails.forget(tail)
+        self.snapshots.forget(name)
+
+    async def page(self, after: str, limit: int) -> JournalsAnswer:
+        """Up to `limit` journals whose names come after `after`."""
+        found = await heads.heads_after(self.database, after, limit + 1)
+        told = [head_answer(head) for head in found[:limit]]
+        is_more = len(found) > limit
+        return JournalsAnswer(told, is_more, told[-1].journal if is_more else None)
+
+    async def tail(self, name: str) -> Tail:
+        """Where a journal stands, from memory."""
+        return await self.tails.of(name)
+
+    async def collections(self, name: str) -> CollectionsAnswer:
+        """A journal's collections, by name."""
+        head = (await self.tails.of(name)).head
+        told = [
+            CollectionAnswer(k.name, k.atoms, digest.told(k.digest), k.policy)
+            for _, k in sorted(head.collections.items())
+        ]
+        return CollectionsAnswer(head.epoch, head.head, told)
+
+    async def set_policy(self, name: str, collection: str, policy: Policy | None) -> CollectionAnswer:
+        """Give a collection a policy that goes before those of requests; None takes it away."""
+        tail = await self.tails.of(name)
+        await heads.set_policy(self.database, tail.head.id, collection, policy)
+        await self.tails.refresh(tail)
+        k = tail.head.collections[collection]
+        return CollectionAnswer(k.name, k.atoms, digest.told(k.digest), k.policy)
+
+    async def cursor(self, name: str, at: Cursor, collections: frozenset[str] | None) -> CursorAnswer:
+        """The cursor for `collections` where `at` stands, once `at` is found good."""
+        if at.base is not None:
+            raise InvalidRequest([Fault("/at", "the cursor's round of pages is not over")])
+        tail = await self.tails.of(name)
+        async with self.database.moment() as connection:
+            head = await heads.head_by_id(connection, tail.head.id)
+            if head is None:
+                raise JournalNotFound
+            there = await heads.chain_at(connection, head, at.revision)
+        judge(at, head, None if there is None else chain.told(there))
+        told = msgspec.structs.replace(at, collections=collections)
+        return CursorAnswer(head.epoch, at.revision, str(told))
+
+
+def head_answer(head: Head) -> HeadAnswer:
+    """What is told of a journal's head."""
+    atoms, total = head.totals()
+    return HeadAnswer(
+        journal=head.journal,
+        epoch=head.epoch,
+        head=head.head,
+        horizon=head.horizon,
+        chain=chain.told(head.chain),
+        cursor=str(head.cursor),
+        digest=digest.told(total),
+        atoms=atoms,
+    )

@@ -1,0 +1,81 @@
+"""The service as it runs: its parts, and the tasks that keep it going."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+from journal.config import Settings
+from journal.errors import Unavailable
+from journal.service.atoms import Atoms
+from journal.service.changes import Changes
+from journal.service.deltas import Reader
+from journal.service.journals import Journals
+from journal.service.snapshots import Snapshots
+from journal.service.tails import Tails
+from journal.service.watch import Watch
+from journal.service.writer import Writer
+from journal.store import record
+from journal.store.database import Database
+
+_log = logging.getLogger(__name__)
+TIDY_S = 600.0
+
+
+class Service:
+    """What answers requests. `running` starts and stops it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        limits, memory = settings.limits, settings.memory
+        self.database = Database(settings.dsn, reading=settings.read_connections)
+        self.tails = Tails(self.database, memory)
+        self.writer = Writer(self.database, self.tails, limits)
+        self.reader = Reader(self.database, self.tails, memory, settings.spool)
+        self.changes = Changes(self.database, self.tails, settings.spool, memory.answer_bytes)
+        self.snapshots = Snapshots(self.database, self.tails, settings.spool / "snapshots", settings.snapshots)
+        self.journals = Journals(self.database, self.tails, self.snapshots)
+        self.atoms = Atoms(self.database, self.tails)
+        self.watch = Watch(settings.dsn, self.tails, poll_s=settings.poll_s)
+
+    async def tidy(self) -> None:
+        """Every now and then: forget old answers, remove old snapshots."""
+        while True:
+            now = datetime.now(UTC)
+            with contextlib.suppress(Unavailable):
+                await record.forget(
+                    self.database,
+                    pushes_before=now - timedelta(days=self.settings.push_kept_days),
+                    keys_before=now - timedelta(days=self.settings.key_kept_days),
+                )
+            await asyncio.to_thread(self.snapshots.clean)
+            await asyncio.sleep(TIDY_S)
+
+
+@asynccontextmanager
+async def running(service: Service) -> AsyncIterator[Service]:
+    """The service, started; what was pushed is answered before it has stopped."""
+    service.snapshots.folder.mkdir(parents=True, exist_ok=True)
+    await service.database.open()
+    try:
+        writing = asyncio.create_task(service.writer.run())
+        others = [asyncio.create_task(service.watch.run()), asyncio.create_task(service.tidy())]
+        for task in (writing, *others):
+            task.add_done_callback(_died)
+        try:
+            yield service
+        finally:
+            service.writer.close()
+            await writing
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+    finally:
+        await service.database.close()
+
+
+def _died(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and task.exception() is not None:
+        _log.critical("a part of the service has died", exc_info=task.exception())

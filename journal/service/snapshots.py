@@ -1,0 +1,273 @@
+"""Snapshots: the whole state at one revision, made once and then served as a file.
+
+A file's name says what it is (epoch, revision, chain, collections), so that a folder of them can be shared by
+processes and survives them; one whose chain is not the journal's at that revision is removed. Made in zstd; the
+other codings are made from it when they are first asked for.
+"""
+
+import asyncio
+import contextlib
+import gzip
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import msgspec
+import zstandard
+
+from journal import config
+from journal.core import chain, digest
+from journal.core.cursor import Cursor
+from journal.errors import JournalNotFound, NotFound
+from journal.service.tails import Tail, Tails
+from journal.store import heads, reading
+from journal.store.database import Database
+from journal.store.heads import Head
+
+Coding = Literal["zstd", "gzip", "identity"]
+SUFFIX: dict[Coding, str] = {"zstd": ".zst", "gzip": ".gz", "identity": ""}
+LEVEL = 1  # 818 MB/s at gzip 6's ratio on one core; higher levels would slow COPY down
+PIECE = 1 << 20
+_NAME = re.compile(r"([0-9a-f]{12})-(\d{1,16})-([0-9a-f]{16})-([0-9a-f]{16})")
+_ALL = "0" * 16
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A snapshot by its name. `scope` stands for its collections."""
+
+    epoch: str
+    revision: int
+    chain: str
+    scope: str
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.revision}-{self.chain}-{self.scope}"
+
+    def is_of(self, head: Head) -> bool:
+        """Whether it can be of this journal's history, as far as the head alone tells."""
+        return self.epoch == head.epoch and head.horizon <= self.revision <= head.head
+
+
+def parse(name: str) -> Snapshot | None:
+    """The snapshot that a name is of."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else Snapshot(match[1], int(match[2]), match[3], match[4])
+
+
+def scope_of(collections: frozenset[str] | None) -> str:
+    """Stands for a set of collections in a snapshot's name."""
+    if collections is None:
+        return _ALL
+    return sha256(_encode(sorted(collections))).hexdigest()[:16]
+
+
+class File(msgspec.Struct, frozen=True):
+    """A snapshot's file in a coding. Its tag is strong: the file never changes."""
+
+    snapshot: Snapshot
+    coding: Coding
+    path: Path
+
+    @property
+    def tag(self) -> str:
+        """What identifies these bytes."""
+        return f"{self.snapshot}-{self.coding}"
+
+
+class Snapshots:
+    """Makes, keeps and finds snapshots in a folder."""
+
+    def __init__(self, database: Database, tails: Tails, folder: Path, settings: config.Snapshots) -> None:
+        self.database, self.tails, self.settings = database, tails, settings
+        self.folder = folder
+        self._admission = asyncio.Semaphore(settings.made_at_once)
+        self._making: dict[tuple[str, str], asyncio.Future[Snapshot]] = {}
+        self._coding: dict[tuple[str, Snapshot, Coding], asyncio.Future[Path]] = {}
+
+    async def current(self, journal: str, collections: frozenset[str] | None) -> Snapshot:
+        """A snapshot that is not too far behind the head: one that is there, or a new one, made for all who ask."""
+        tail = await self.tails.of(journal)
+        scope = scope_of(collections)
+        kept = self._kept(tail.head, scope)
+        if kept is not None and await self._is_true(tail, kept):
+            return kept
+        making = self._making.get((journal, scope))
+        if making is None:
+            making = asyncio.ensure_future(self._make(tail, collections, scope))
+            self._making[journal, scope] = making
+            making.add_done_callback(lambda done: _forget(self._making, (journal, scope), done))
+        return await asyncio.shield(making)
+
+    async def file(self, journal: str, name: str, coding: Coding) -> File:
+        """A snapshot's file; NotFound where it is not kept, or is of another history."""
+        snapshot = parse(name)
+        tail = await self.tails.of(journal)
+        if snapshot is None or not self._path(journal, snapshot, "zstd").exists():
+            raise NotFound("this snapshot is not kept: ask for …/snapshot again")
+        if not await self._is_true(tail, snapshot):
+            raise NotFound("this snapshot was of another history: ask for …/snapshot again")
+        path = self._path(journal, snapshot, coding)
+        if not path.exists():
+            path = await self._coded(journal, snapshot, coding)
+        made_at = self._path(journal, snapshot, "zstd").stat().st_mtime
+        os.utime(self._path(journal, snapshot, "zstd"), (time.time(), made_at))  # kept for as long as it is read
+        return File(snapshot, coding, path)
+
+    def clean(self) -> None:
+        """Remove what was not read for as long as snapshots are kept, and what a crash left half made."""
+        oldest = time.time() - self.settings.kept_s
+        for path in self.folder.glob("*/*.ndjson.zst"):
+            with contextlib.suppress(FileNotFoundError):
+                used = path.stat()
+                if max(used.st_mtime, used.st_atime) < oldest:
+                    self._remove(path)
+        for path in self.folder.glob("*/*.part"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+
+    def forget(self, journal: str) -> None:
+        """Remove all of a journal's."""
+        shutil.rmtree(self.folder / journal, ignore_errors=True)
+
+    def _path(self, journal: str, snapshot: Snapshot, coding: Coding) -> Path:
+        return self.folder / journal / f"{snapshot}.ndjson{SUFFIX[coding]}"
+
+    def _remove(self, path: Path) -> None:
+        stem = path.name.partition(".")[0]
+        for suffix in SUFFIX.values():
+            (path.parent / f"{stem}.ndjson{suffix}").unlink(missing_ok=True)
+
+    def _kept(self, head: Head, scope: str) -> Snapshot | None:
+        """The newest snapshot that is near enough to the head."""
+        best: Snapshot | None = None
+        for path in (self.folder / head.journal).glob(f"{head.epoch}-*-{scope}.ndjson.zst"):
+            snapshot = parse(path.name.removesuffix(".ndjson.zst"))
+            if snapshot is None or not snapshot.is_of(head) or not self._is_near(snapshot, head, path):
+                continue
+            if best is None or snapshot.revision > best.revision:
+                best = snapshot
+        return best
+
+    def _is_near(self, snapshot: Snapshot, head: Head, path: Path) -> bool:
+        if snapshot.revision == head.head:
+            return True
+        try:
+            age_s = time.time() - path.stat().st_mtime
+        except FileNotFoundError:
+            return False
+        return head.head - snapshot.revision <= self.settings.behind_revisions and age_s <= self.settings.behind_s
+
+    async def _is_true(self, tail: Tail, snapshot: Snapshot) -> bool:
+        """Whether the journal has the snapshot's chain at its revision; one of another past is removed."""
+        known = tail.chains.get(snapshot.revision) if snapshot.epoch == tail.head.epoch else None
+        if known == snapshot.chain:
+            return True
+        async with self.database.moment() as connection:
+            head = await heads.head_by_id(connection, tail.head.id)
+            if head is None:
+                self.tails.forget(tail)
+                raise JournalNotFound
+            there = await heads.chain_at(connection, head, snapshot.revision)
+        if snapshot.is_of(head) and there is not None and chain.told(there) == snapshot.chain:
+            return True
+        self._remove(self._path(tail.head.journal, snapshot, "zstd"))
+        return False
+
+    async def _make(self, tail: Tail, collections: frozenset[str] | None, scope: str) -> Snapshot:
+        folder = self.folder / tail.head.journal
+        folder.mkdir(parents=True, exist_ok=True)
+        async with self._admission:
+            part = folder / f"{scope}-{os.getpid()}-{time.monotonic_ns()}.part"
+            try:
+                snapshot = await self._write(tail, collections, scope, part)
+                os.replace(part, self._path(tail.head.journal, snapshot, "zstd"))
+                return snapshot
+            finally:
+                part.unlink(missing_ok=True)
+
+    async def _write(self, tail: Tail, collections: frozenset[str] | None, scope: str, part: Path) -> Snapshot:
+        async with self.database.moment() as connection:
+            head = await heads.head_by_id(connection, tail.head.id)
+            if head is None:
+                self.tails.forget(tail)
+                raise JournalNotFound
+            with part.open("wb") as file:
+                writer = _Compressed(file)
+                told = chain.told(head.chain)
+                cursor = Cursor(head.epoch, head.head, told, collections)
+                atoms, total = head.totals(collections)
+                first = {"epoch": head.epoch, "revision": head.head, "cursor": str(cursor), "atoms": atoms}
+                last = {"end": True, "atoms": atoms, "digest": digest.told(total)}
+                await writer.write(_encode(first) + b"\n")
+                await reading.copy_snapshot(connection, head, head.ids(collections), writer.write)
+                await writer.write(_encode(last) + b"\n")
+                await writer.finish()
+        if writer.lines != atoms + 2:
+            raise AssertionError(f"{writer.lines - 2} atoms where the journal counts {atoms}")
+        return Snapshot(head.epoch, head.head, told, scope)
+
+    async def _coded(self, journal: str, snapshot: Snapshot, coding: Coding) -> Path:
+        key = (journal, snapshot, coding)
+        making = self._coding.get(key)
+        if making is None:
+            source, target = self._path(journal, snapshot, "zstd"), self._path(journal, snapshot, coding)
+            making = asyncio.ensure_future(asyncio.to_thread(_transcode, source, target, coding))
+            self._coding[key] = making
+            making.add_done_callback(lambda done: _forget(self._coding, key, done))
+        return await asyncio.shield(making)
+
+
+class _Compressed:
+    """Compresses in pieces, in a thread of its own, so that the loop goes on meanwhile."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._compress = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self.lines = 0
+
+    async def write(self, lines: bytes) -> None:
+        self._pieces.append(lines)
+        self._size += len(lines)
+        if self._size >= PIECE:
+            await self._flush(self._compress.compress)
+
+    async def finish(self) -> None:
+        await self._flush(lambda piece: self._compress.compress(piece) + self._compress.flush())
+
+    async def _flush(self, compress: Callable[[bytes], bytes]) -> None:
+        piece = b"".join(self._pieces)
+        self._pieces, self._size = [], 0
+        self.lines += await asyncio.to_thread(self._write, piece, compress)
+
+    def _write(self, piece: bytes, compress: Callable[[bytes], bytes]) -> int:
+        self._file.write(compress(piece))
+        return piece.count(b"\n")
+
+
+def _forget(running: dict[Any, Any], key: object, done: "asyncio.Future[Any]") -> None:
+    del running[key]
+    if not done.cancelled():
+        done.exception()  # whoever asked was told
+
+
+def _transcode(source: Path, target: Path, coding: Coding) -> Path:
+    part = target.with_suffix(f".{os.getpid()}-{time.monotonic_ns()}.part")
+    try:
+        with source.open("rb") as packed, zstandard.ZstdDecompressor().stream_reader(packed) as plain:
+            opened = part.open("wb") if coding == "identity" else gzip.GzipFile(part, "wb", compresslevel=5, mtime=0)
+            with opened as file:
+                shutil.copyfileobj(plain, file, PIECE)
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target

@@ -1,0 +1,31 @@
+"""Watching: notifications as they come, and a look at PostgreSQL's rows every few seconds besides."""
+
+import asyncio
+import contextlib
+
+from journal.errors import Unavailable
+from journal.service.tails import Tails
+from journal.store.listener import Listener
+
+
+class Watch:
+    """Keeps a process's memory in step with what other processes record."""
+
+    def __init__(self, dsn: str, tails: Tails, *, poll_s: float) -> None:
+        self.tails, self.poll_s = tails, poll_s
+        self.listener = Listener(dsn, tails.heard, self._compare)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.listener.run())
+            tasks.create_task(self._poll())
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self.poll_s)
+            await self._compare()
+
+    async def _compare(self) -> None:
+        with contextlib.suppress(Unavailable):
+            await self.tails.compare()

@@ -1,0 +1,183 @@
+"""The writer: one task a process takes every push that waits, decides them in order and records them at once.
+
+A group costs two round trips: what it is decided on is loaded without a lock, and recorded only if no journal has
+moved on since memory last saw it (journal.append compares turn and chain). Where another process writes too, the
+group is decided again under the lock. A journal whose head somebody holds goes on in a lane of its own, so that
+it delays nobody else. A push that fails does not fail its neighbours.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+from journal.config import Limits
+from journal.errors import JournalNotFound, Stale, Unavailable
+from journal.service.group import Asked, Group
+from journal.service.tails import Tail, Tails
+from journal.store import record
+from journal.store.database import Connection, Database, LockBusy
+from journal.store.record import Decided
+
+GROUP_PUSHES = 512
+GROUP_CHANGES = 20_000
+LANE_S = 20.0
+CONTENDED_S = 1.0
+RETRIES_S = 2.0
+
+
+class Writer:
+    """Records for all journals of this process."""
+
+    def __init__(self, database: Database, tails: Tails, limits: Limits) -> None:
+        self.database, self.tails, self.limits = database, tails, limits
+        self._waiting: deque[Asked] = deque()
+        self._wake = asyncio.Event()
+        self._lanes: dict[str, asyncio.Task[None]] = {}
+        self._held: dict[str, deque[Asked]] = {}
+        self._is_closing = False
+
+    async def push(self, asked: Asked) -> Decided:
+        """Decide and record; the answer, which may be a 409, or the error that it came to."""
+        if self._is_closing:
+            raise Unavailable("the service is stopping")
+        asked.answer = asyncio.get_running_loop().create_future()
+        asked.answer.add_done_callback(_look)  # its asker may have gone
+        held = self._held.get(asked.journal)
+        if held is not None:
+            held.append(asked)
+        else:
+            self._waiting.append(asked)
+            self._wake.set()
+        return await asyncio.shield(asked.answer)
+
+    async def run(self) -> None:
+        """Work until `close`; then what waits is finished first."""
+        while self._waiting or not self._is_closing:
+            if not self._waiting:
+                self._wake.clear()
+                await self._wake.wait()
+            await self._group(self._take(self._waiting))
+        await asyncio.gather(*self._lanes.values())
+
+    def close(self) -> None:
+        """Take no more; `run` ends when what waits is answered."""
+        self._is_closing = True
+        self._wake.set()
+
+    def _take(self, waiting: deque[Asked]) -> list[Asked]:
+        taken: list[Asked] = []
+        changes = 0
+        while (
+            waiting and len(taken) < GROUP_PUSHES and (not taken or changes + len(waiting[0].changes) < GROUP_CHANGES)
+        ):
+            asked = waiting.popleft()
+            if asked.journal in self._held and waiting is self._waiting:
+                self._held[asked.journal].append(asked)
+                continue
+            taken.append(asked)
+            changes += len(asked.changes)
+        return taken
+
+    async def _group(self, asked: list[Asked]) -> None:
+        """Answer a group; a journal that is held by somebody is left to a lane of its own."""
+        try:
+            await self._settle(asked)
+        except LockBusy:
+            for journal in dict.fromkeys(one.journal for one in asked):
+                held = self._held[journal] = deque(one for one in asked if one.journal == journal and not _done(one))
+                self._lanes[journal] = asyncio.create_task(self._lane(journal, held))
+
+    async def _lane(self, journal: str, held: deque[Asked]) -> None:
+        try:
+            while held:
+                group = self._take(held)
+                try:
+                    await self._settle(group, patience_s=LANE_S)
+                except LockBusy as error:
+                    _fail(group, Unavailable(f"somebody holds {journal}: {error}"))
+        finally:
+            del self._held[journal], self._lanes[journal]
+
+    async def _settle(self, asked: list[Asked], *, patience_s: float | None = None) -> None:
+        """Answer each; LockBusy is for the caller, every other error for the one it concerns."""
+        deadline = asyncio.get_running_loop().time() + RETRIES_S
+        while asked := [one for one in asked if not _done(one)]:
+            try:
+                await self._record(asked, patience_s)
+            except LockBusy:
+                raise
+            except Unavailable as error:
+                # The connection broke: whether the group was recorded is not known. What can be told from another
+                # is decided again, and answered again if it was recorded; the others' senders must look.
+                late = asyncio.get_running_loop().time() > deadline
+                _fail([one for one in asked if late or not one.is_repeatable], error)
+                await asyncio.sleep(0.2)
+            except Exception as error:
+                if len(asked) == 1:
+                    _fail(asked, error)
+                    return
+                for one in asked:
+                    await self._settle([one], patience_s=patience_s)
+
+    async def _record(self, asked: list[Asked], patience_s: float | None) -> None:
+        """Decide a group and record it: without the lock where nobody else writes, else, or with patience, under it."""
+        tails = await self._tails(asked)
+        asked = [one for one in asked if one.journal in tails]
+        if not asked:
+            return
+        now = asyncio.get_running_loop().time()
+        if patience_s is None and not any(now - tail.foreign_at < CONTENDED_S for tail in tails.values()):
+            try:
+                async with self.database.writing() as connection:
+                    group = await self._decide(connection, asked, tails, is_locked=False)
+                    group.publish(self.tails, await group.append(connection))
+            except Stale:
+                pass
+            else:
+                return
+        async with self.database.writing() as connection, connection.transaction():
+            await record.lock(connection, sorted(tail.head.id for tail in tails.values()), patience_s=patience_s)
+            for tail in tails.values():
+                await self.tails.refresh(tail)
+            group = await self._decide(connection, asked, tails, is_locked=True)
+            at = await group.append(connection)
+        group.publish(self.tails, at)
+
+    async def _tails(self, asked: list[Asked]) -> dict[str, Tail]:
+        tails: dict[str, Tail] = {}
+        for name in dict.fromkeys(one.journal for one in asked):
+            try:
+                tail = tails[name] = await self.tails.of(name)
+                behind = [
+                    one for one in asked if one.journal == name and one.base and one.base.revision > tail.head.head
+                ]
+                if behind:
+                    await self.tails.refresh(tail)
+            except JournalNotFound as error:
+                tails.pop(name, None)
+                _fail([one for one in asked if one.journal == name], error)
+        return tails
+
+    async def _decide(
+        self, connection: Connection, asked: list[Asked], tails: dict[str, Tail], *, is_locked: bool
+    ) -> Group:
+        group = Group(self.limits, tails, is_locked=is_locked)
+        await group.load(connection, asked)
+        for one in asked:
+            group.settle(one)
+        return group
+
+
+def _done(asked: Asked) -> bool:
+    return asked.answer is None or asked.answer.done()
+
+
+def _fail(asked: Sequence[Asked], error: Exception) -> None:
+    for one in asked:
+        if one.answer is not None and not one.answer.done():
+            one.answer.set_exception(error)
+
+
+def _look(answer: "asyncio.Future[Decided]") -> None:
+    if not answer.cancelled():
+        answer.exception()

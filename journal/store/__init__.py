@@ -1,0 +1,1 @@
+"""PostgreSQL: the only code that runs queries. asyncpg and its errors end here."""

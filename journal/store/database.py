@@ -1,0 +1,119 @@
+"""Connections: a pool that reads, a pool that writes, and what becomes of PostgreSQL's errors.
+
+The rule: nobody waits for ever, and nothing of asyncpg's leaves. A connection that cannot be had, breaks or takes
+too long is Unavailable; a group that was decided on an old state is Stale; anything else is a fault of ours.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from journal.errors import Stale, Unavailable
+
+if TYPE_CHECKING:
+    Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    Pool = asyncpg.Pool[asyncpg.Record]
+else:
+    Connection, Pool = Any, Any
+
+ACQUIRE_S = 5.0
+STATEMENT_S = 60.0
+
+
+class LockBusy(Unavailable):
+    """Somebody holds this journal's head for longer than was waited for."""
+
+
+class Unusable(Exception):
+    """The database cannot be used as it is: the text says why and what to do."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """asyncpg's errors as ours."""
+    try:
+        yield
+    except asyncpg.LockNotAvailableError as error:
+        raise LockBusy(str(error)) from error
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == "JR001":
+            raise Stale from error
+        # 08 connection, 53 resources, 57P shut down or starting, 25006 a standby, 40 serialization and deadlock
+        if error.sqlstate is not None and error.sqlstate.startswith(("08", "53", "57P", "25006", "40")):
+            raise Unavailable("PostgreSQL is away or busy") from error
+        if isinstance(error, asyncpg.QueryCanceledError):
+            raise Unavailable("PostgreSQL took too long") from error
+        raise
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
+        # A backend that dies in a transaction is an InterfaceError, at commit an InternalClientError.
+        raise Unavailable("PostgreSQL is away or busy") from error
+
+
+class Database:
+    """The pools of one process. `reading` answers requests, `writing` records."""
+
+    def __init__(self, dsn: str, *, reading: int, writing: int = 4) -> None:
+        self.dsn = dsn
+        self._sizes = reading, writing
+        self._reading: Pool | None = None
+        self._writing: Pool | None = None
+
+    async def open(self) -> None:
+        """Connect; Unavailable where PostgreSQL does not answer."""
+        reading, writing = self._sizes
+        with translated():
+            # A generic plan once chose a sequential scan for a page of deltas: plans are made for the values.
+            self._reading = await self._pool(reading, "read", {"plan_cache_mode": "force_custom_plan"})
+            # A group of several journals waits so long for a lock; then they part ways (service/writer.py).
+            self._writing = await self._pool(writing, "write", {"lock_timeout": "250ms"})
+
+    async def _pool(self, size: int, name: str, settings: dict[str, str]) -> Pool:
+        settings = {"application_name": f"journal {name}", "jit": "off", "timezone": "UTC"} | settings
+        return await asyncpg.create_pool(
+            self.dsn,
+            min_size=1,
+            max_size=size,
+            timeout=ACQUIRE_S,
+            command_timeout=STATEMENT_S,
+            server_settings=settings,
+            max_inactive_connection_lifetime=300,
+        )
+
+    async def close(self) -> None:
+        """Close both pools; what still runs has 5 s."""
+        for pool in (self._reading, self._writing):
+            if pool is not None:
+                try:
+                    await _closed(pool)
+                except TimeoutError:
+                    pool.terminate()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        """A connection that reads; each statement sees what is committed by then."""
+        assert self._reading is not None
+        with translated():
+            async with self._reading.acquire(timeout=ACQUIRE_S) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def moment(self) -> AsyncIterator[Connection]:
+        """A connection that reads, all of it as of one moment."""
+        async with self.reading() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+            yield connection
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[Connection]:
+        """A connection that writes; each statement commits on its own."""
+        assert self._writing is not None
+        with translated():
+            async with self._writing.acquire(timeout=ACQUIRE_S) as connection:
+                yield connection
+
+
+async def _closed(pool: Pool) -> None:
+    async with asyncio.timeout(5):
+        await pool.close()

@@ -1,0 +1,63 @@
+"""Listening: one connection a process that hears what other processes recorded, and reconnects for ever.
+
+A notification is a hint: `journal:turn` for each journal of a group, `journal:-` for one that is gone. What is lost
+while the connection is away is found by comparing (service/tails.py).
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import asyncpg
+
+from journal.errors import Unavailable
+from journal.store.database import translated
+
+_log = logging.getLogger(__name__)
+LONGEST_S = 5.0
+
+
+class Listener:
+    """`heard` is called with each journal and its turn; `connected` after each time that the connection is made."""
+
+    def __init__(
+        self, dsn: str, heard: Callable[[int, int | None], None], connected: Callable[[], Awaitable[None]]
+    ) -> None:
+        self.dsn, self.heard, self.connected = dsn, heard, connected
+        self.is_connected = False
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        pause = 0.05
+        while True:
+            with contextlib.suppress(Unavailable):
+                await self._listen()
+                pause = 0.05
+            self.is_connected = False
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
+            pause = min(2 * pause, LONGEST_S)
+
+    async def _listen(self) -> None:
+        closed = asyncio.Event()
+        with translated():
+            connection = await asyncpg.connect(
+                self.dsn, timeout=5, server_settings={"application_name": "journal listen"}
+            )
+        try:
+            connection.add_termination_listener(lambda _: closed.set())
+            with translated():
+                await connection.add_listener("journal", self._take)
+            self.is_connected = True
+            await self.connected()
+            await closed.wait()
+            _log.warning("the listening connection was lost")
+        finally:
+            connection.terminate()
+
+    def _take(self, connection: Any, pid: int, channel: str, payload: object) -> None:
+        for entry in str(payload).split():
+            journal, _, turn = entry.partition(":")
+            self.heard(int(journal), None if turn == "-" else int(turn))

@@ -1,0 +1,223 @@
+"""Recording: what pushes are decided on, and the one call that records what they came to."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from journal.core import digest
+from journal.core.model import AtomState, Change
+from journal.store.database import Connection, Database
+from journal.store.heads import Head
+from journal.store.queries import QUERY
+
+AtomKey = tuple[int, int, str]
+"""A journal's number, a collection's, an atom's name."""
+
+
+class Client(msgspec.Struct, frozen=True):
+    """A client's number, the highest push of it that was decided, and the highest whose answer is forgotten."""
+
+    id: int
+    pushed: int = 0
+    forgotten: int = 0
+
+
+class Decided(msgspec.Struct, frozen=True):
+    """What a push was answered: the hash of its content, the status and the body."""
+
+    content: bytes
+    status: int
+    answer: bytes
+
+
+class NewCommit(msgspec.Struct, frozen=True):
+    """A commit to be recorded; `at` None: now."""
+
+    journal: int
+    first: int
+    revision: int
+    client: int | None
+    push: int | None
+    at: datetime | None
+    chain: bytes
+    changes: list[Change]
+
+
+class Recording(msgspec.Struct):
+    """All that a group of pushes came to, by table. `heads`: each journal as it was read, and as it will be."""
+
+    heads: list[tuple[Head, Head]] = []
+    commits: list[NewCommit] = []
+    atoms: dict[AtomKey, AtomState] = {}
+    clients: dict[tuple[int, int], tuple[UUID, int]] = {}
+    pushes: list[tuple[int, int, int, Decided]] = []
+    keys: list[tuple[int, str, Decided]] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not (self.commits or self.clients or self.pushes or self.keys)
+
+
+async def lock(connection: Connection, journals: Sequence[int], *, patience_s: float | None) -> None:
+    """Hold the heads until the transaction ends; LockBusy after `patience_s`, or after what writing waits anyway."""
+    if patience_s is not None:
+        await connection.execute("select set_config('lock_timeout', $1, true)", f"{round(patience_s * 1000)}ms")
+    await connection.fetch(QUERY["lock_heads"], journals)
+
+
+async def atoms(connection: Connection, keys: Sequence[AtomKey]) -> dict[AtomKey, AtomState]:
+    """Those of the atoms that ever were."""
+    if not keys:
+        return {}
+    columns = [list(column) for column in zip(*keys, strict=True)]
+    found = {}
+    for journal, collection, atom, born, born_by, created, revision, data, fk, fr in await connection.fetch(
+        QUERY["atoms_named"], *columns
+    ):
+        found[journal, collection, atom] = AtomState(
+            born=born,
+            born_by=born_by,
+            created=created,
+            revision=revision,
+            data=None if data is None else data.encode(),
+            fields=dict(zip(fk, fr, strict=True)),
+        )
+    return found
+
+
+async def clients(
+    connection: Connection, names: Sequence[tuple[int, UUID]]
+) -> tuple[dict[tuple[int, UUID], Client], dict[int, int]]:
+    """Those of the clients that are known, and the highest number that each journal has given out."""
+    if not names:
+        return {}, {}
+    rows = await connection.fetch(QUERY["clients_named"], *([*column] for column in zip(*names, strict=True)))
+    known = {
+        (row["journal_id"], UUID(str(row["name"]))): Client(row["id"], row["pushed"], row["forgotten"])
+        for row in rows
+        if row["id"] is not None
+    }
+    return known, {row["journal_id"]: row["highest"] for row in rows}
+
+
+async def decided_pushes(
+    connection: Connection, pushes: Sequence[tuple[int, int, int]]
+) -> dict[tuple[int, int, int], Decided]:
+    """What those of the pushes (journal, client, number) were answered that were decided and are remembered."""
+    if not pushes:
+        return {}
+    rows = await connection.fetch(QUERY["pushes_decided"], *([*column] for column in zip(*pushes, strict=True)))
+    return {
+        (row["journal_id"], row["client_id"], row["push"]): Decided(
+            row["content"], row["status"], row["answer"].encode()
+        )
+        for row in rows
+    }
+
+
+async def decided_keys(connection: Connection, keys: Sequence[tuple[int, str]]) -> dict[tuple[int, str], Decided]:
+    """The same for Idempotency-Keys."""
+    if not keys:
+        return {}
+    rows = await connection.fetch(QUERY["keys_decided"], *([*column] for column in zip(*keys, strict=True)))
+    return {
+        (row["journal_id"], row["key"]): Decided(row["content"], row["status"], row["answer"].encode()) for row in rows
+    }
+
+
+async def chains_at(connection: Connection, places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
+    """The chains at (journal, revision), where a commit ends there."""
+    if not places:
+        return {}
+    rows = await connection.fetch(QUERY["chains_at"], *([*column] for column in zip(*places, strict=True)))
+    return {(row["journal_id"], row["revision"]): row["chain"] for row in rows}
+
+
+async def append(connection: Connection, recording: Recording) -> datetime:
+    """Record it all or nothing; the time that the commits bear. Stale where a journal stands elsewhere than read."""
+    at: datetime = await connection.fetchval(QUERY["append"], *_arguments(recording))
+    return at
+
+
+async def forget(database: Database, *, pushes_before: datetime, keys_before: datetime) -> None:
+    """Forget what was answered before those moments."""
+    async with database.writing() as connection:
+        await connection.execute(QUERY["forget_pushes"], pushes_before, timeout=600)
+        await connection.execute(QUERY["forget_keys"], keys_before, timeout=600)
+
+
+def _arguments(recording: Recording) -> list[list[Any]]:
+    """The columns that journal.append takes, in its order."""
+    ids = {head.id: {name: k.id for name, k in after.collections.items()} for head, after in recording.heads}
+    heads = [(old.id, old.turn, old.chain, new.head, new.chain) for old, new in recording.heads]
+    commits = [(c.journal, c.revision, c.first, c.client, c.push, c.at, c.chain) for c in recording.commits]
+    changes = [
+        (
+            c.journal,
+            x.revision,
+            ids[c.journal][x.collection],
+            x.atom,
+            int(x.op),
+            None if x.data is None else x.data.decode(),
+            _array(x.unset) if x.unset else None,
+            x.prev,
+        )
+        for c in recording.commits
+        for x in c.changes
+    ]
+    states = [
+        (
+            journal,
+            collection,
+            atom,
+            state.born,
+            state.born_by,
+            state.created,
+            state.revision,
+            None if state.data is None else state.data.decode(),
+            _array(state.fields),
+            _numbers(state.fields.values()),
+        )
+        for (journal, collection, atom), state in recording.atoms.items()
+    ]
+    collections = [
+        (new.id, k.id, k.name, k.atoms, digest.to_bigint(k.digest))
+        for old, new in recording.heads
+        for k in new.collections.values()
+        if old.collections.get(k.name) is not k
+    ]
+    clients = [(journal, number, name, pushed) for (journal, number), (name, pushed) in recording.clients.items()]
+    pushes = [
+        (journal, client, number, d.content, d.status, d.answer.decode())
+        for journal, client, number, d in recording.pushes
+    ]
+    keys = [(journal, key, d.content, d.status, d.answer.decode()) for journal, key, d in recording.keys]
+    tables = (
+        (heads, 5),
+        (commits, 7),
+        (changes, 8),
+        (states, 10),
+        (collections, 5),
+        (clients, 4),
+        (pushes, 6),
+        (keys, 5),
+    )
+    return [column for rows, width in tables for column in _columns(rows, width)]
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+
+
+def _array(names: Any) -> str:
+    """An array of text as PostgreSQL reads it."""
+    quoted = ('"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"' for name in names)
+    return "{" + ",".join(quoted) + "}"
+
+
+def _numbers(numbers: Any) -> str:
+    return "{" + ",".join(map(str, numbers)) + "}"

@@ -1,0 +1,30 @@
+"""The application: the service behind its routes, started and stopped in order."""
+
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from journal.config import Settings
+from journal.service.running import Service, running
+from journal.web.middleware import errors
+from journal.web.routes import Routes
+
+SERVICE = web.AppKey("service", Service)
+
+
+def application(settings: Settings) -> web.Application:
+    """The application of one process."""
+    service = Service(settings)
+    app = web.Application(middlewares=[errors], client_max_size=settings.limits.body_bytes)
+    app[SERVICE] = service
+    for method, path, handler in Routes(service).table():
+        app.router.add_route(method, path, handler)
+        if method == "GET":
+            app.router.add_route("HEAD", path, handler)
+    app.cleanup_ctx.append(_run)
+    return app
+
+
+async def _run(app: web.Application) -> AsyncIterator[None]:
+    async with running(app[SERVICE]):
+        yield

@@ -1,0 +1,152 @@
+"""Request bodies: read strictly, every fault told with a pointer, nothing guessed."""
+
+import json
+from collections.abc import Iterator
+from hashlib import sha256
+
+import msgspec
+from aiohttp import web
+from msgspec import UNSET
+
+from journal.config import Limits
+from journal.core import ijson
+from journal.core.cursor import Cursor, parse
+from journal.core.model import PushChange
+from journal.core.names import atom_ok, collection_ok
+from journal.errors import Fault, InvalidRequest, TooLarge, UnsupportedMedia
+from journal.faults import faults
+from journal.service.group import Asked
+from journal.wire import ChangeRequest, CollectionRequest, PushRequest
+
+_push = msgspec.json.Decoder(PushRequest).decode
+_collection = msgspec.json.Decoder(CollectionRequest).decode
+_sorted = msgspec.json.Encoder(order="sorted").encode
+_loose = msgspec.json.Decoder().decode
+
+
+async def body(request: web.Request, limits: Limits) -> bytes:
+    """The body's bytes; UnsupportedMedia where they are not said to be JSON."""
+    if request.content_type != "application/json" or (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
+        raise UnsupportedMedia("send it as Content-Type: application/json")
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise TooLarge([Fault("", "the body is too large", limits.body_bytes)]) from None
+
+
+def push(text: bytes, limits: Limits, journal: str, key: str | None) -> Asked:
+    """A push, ready to be decided."""
+    _check(text, limits)
+    try:
+        asked = _push(text)
+    except msgspec.ValidationError as error:
+        raise _wrong(text, PushRequest, error) from None
+    if len(asked.changes) > limits.changes:
+        raise TooLarge([Fault("/changes", f"{len(asked.changes)} changes", limits.changes)])
+    wrong = [fault for place, change in enumerate(asked.changes) for fault in _of_change(place, change, asked)]
+    if wrong:
+        raise InvalidRequest(wrong[:1000])
+    if asked.push is not UNSET and asked.client is UNSET:
+        raise InvalidRequest([Fault("/client", "a push that bears a number names its client")])
+    base = None if asked.base is UNSET else parse(asked.base, parameter="base")
+    number = None if asked.push is UNSET else asked.push
+    key = None if number is not None else key
+    return Asked(
+        journal=journal,
+        changes=[_change(change, base) for change in asked.changes],
+        on_conflict=asked.on_conflict,
+        is_atomic=asked.atomic,
+        client=None if asked.client is UNSET else asked.client,
+        number=number,
+        key=key,
+        base=base,
+        content=b"" if number is None and key is None else content_hash(asked.changes),
+    )
+
+
+def collection(text: bytes, limits: Limits) -> CollectionRequest:
+    """A collection's policy."""
+    _check(text, limits)
+    try:
+        asked = _collection(text)
+    except msgspec.ValidationError as error:
+        raise _wrong(text, CollectionRequest, error) from None
+    if not collection_ok(asked.collection):
+        raise _wrong(text, CollectionRequest, None)
+    return asked
+
+
+def content_hash(changes: list[ChangeRequest]) -> bytes:
+    """What a push says, whatever order its members came in: op, collection, atom, data and unset of its changes."""
+    said = [
+        (
+            change.op,
+            change.collection,
+            change.atom,
+            None if change.data is UNSET else _loose(change.data),
+            None if change.unset is UNSET else change.unset,
+        )
+        for change in changes
+    ]
+    return sha256(_sorted(said)).digest()
+
+
+def _check(text: bytes, limits: Limits) -> None:
+    wrong = ijson.check(text, depth=limits.nesting)
+    if wrong:
+        raise InvalidRequest(wrong)
+
+
+def _wrong(text: bytes, shape: type[msgspec.Struct], error: msgspec.ValidationError | None) -> InvalidRequest:
+    """All that is wrong with a body, found by a second and slower look."""
+    found = faults(json.loads(text), shape)
+    return InvalidRequest(found or [Fault("", str(error))])
+
+
+def _change(change: ChangeRequest, base: Cursor | None) -> PushChange:
+    own: int | None = None if change.base is UNSET else change.base
+    if own is None and base is not None and (base.collections is None or change.collection in base.collections):
+        own = base.round_base
+    return PushChange(
+        op=change.op,
+        collection=change.collection,
+        atom=change.atom,
+        data=None if change.data is UNSET else bytes(change.data),
+        unset=() if change.unset is UNSET else tuple(change.unset),
+        base=own,
+        if_data=UNSET if change.if_data is UNSET else _or_none(bytes(change.if_data)),
+    )
+
+
+def _or_none(text: bytes) -> bytes | None:
+    return None if text == b"null" else text
+
+
+def _of_change(place: int, change: ChangeRequest, asked: PushRequest) -> Iterator[Fault]:
+    """What msgspec has no word for: names, objects, and which members go with which op."""
+    at = f"/changes/{place}"
+    if not collection_ok(change.collection):
+        yield Fault(f"{at}/collection", "must be 1–128 bytes, no comma or control character", 128)
+    if not atom_ok(change.atom):
+        yield Fault(f"{at}/atom", "must be 1–255 bytes, no control character", 255)
+    has_data, has_unset = change.data is not UNSET, change.unset is not UNSET
+    if change.data is not UNSET and not bytes(change.data).startswith(b"{"):
+        yield Fault(f"{at}/data", "must be a JSON object")
+    if change.if_data is not UNSET and bytes(change.if_data)[:1] not in (b"{", b"n"):
+        yield Fault(f"{at}/if_data", "must be a JSON object or null")
+    match change.op:
+        case "insert" | "put":
+            if not has_data:
+                yield Fault(f"{at}/data", "missing: the whole data of the atom")
+            if has_unset:
+                yield Fault(f"{at}/unset", "goes with an update only")
+        case "update":
+            if not has_data and not has_unset:
+                yield Fault(at, "an update has data, unset or both")
+        case "delete":
+            if has_data:
+                yield Fault(f"{at}/data", "a delete has no data")
+            if has_unset:
+                yield Fault(f"{at}/unset", "goes with an update only")
+    if change.base is not UNSET and asked.base is UNSET:
+        yield Fault(f"{at}/base", "is a revision of the history of the push's base, and there is none")

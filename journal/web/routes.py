@@ -1,0 +1,178 @@
+"""Routes: every call of the protocol, and what answers it."""
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+import journal
+from journal.core.model import Policy
+from journal.errors import Fault, InvalidRequest
+from journal.service.answer import MEDIA
+from journal.service.journals import head_answer
+from journal.service.running import Service
+from journal.web import bodies, negotiate, send
+from journal.web import parameters as read
+from journal.web.parameters import DeltasReader, number
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+POLICIES: tuple[Policy, ...] = ("server", "merge", "client")
+J = "/v1/journals/{j}"
+_LIMITED: dict[str, read.Read] = {"after": str, "limit": number(1, 1000)}
+_ATOM: dict[str, read.Read] = {"collection": read.collection, "atom": read.atom}
+
+
+class Routes:
+    """The handlers, on a service."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.limits = service.settings.limits
+        self.deltas_query = DeltasReader(self.limits)
+
+    def table(self) -> list[tuple[str, str, Handler]]:
+        """Method, path and handler of every route; HEAD goes where GET does."""
+        return [
+            ("GET", "/v1", self.about),
+            ("GET", "/v1/journals", self.journals),
+            ("PUT", J, self.create),
+            ("DELETE", J, self.remove),
+            ("GET", J, self.head),
+            ("GET", f"{J}/collections", self.collections),
+            ("PUT", f"{J}/collections", self.set_policy),
+            ("GET", f"{J}/deltas", self.deltas),
+            ("GET", f"{J}/cursor", self.cursor),
+            ("GET", f"{J}/changes", self.changes),
+            ("POST", f"{J}/changes", self.push),
+            ("GET", f"{J}/snapshot", self.snapshot),
+            ("GET", f"{J}/snapshots/{{id}}", self.snapshot_file),
+            ("GET", f"{J}/atom", self.atom),
+            ("GET", f"{J}/atom/history", self.history),
+        ]
+
+    async def about(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1: version, limits, policies, forms."""
+        read.read(request.query_string, {})
+        return send.json(
+            {
+                "version": 1,
+                "software": f"journal {journal.__version__}",
+                "limits": self.limits,
+                "policies": POLICIES,
+                "forms": list(MEDIA.values()),
+            }
+        )
+
+    async def journals(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/journals: a page of journals."""
+        asked = read.read(request.query_string, _LIMITED)
+        return send.json(await self.service.journals.page(asked.get("after", ""), asked.get("limit", 100)))
+
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        """PUT …: make a journal; 200 where it is there."""
+        name = request.match_info["j"]
+        try:
+            read.journal(name)
+        except read.WrongValue as wrong:
+            raise InvalidRequest([Fault("", wrong.detail, wrong.limit)]) from None
+        told, is_new = await self.service.journals.create(name)
+        return send.json(told, status=201 if is_new else 200)
+
+    async def remove(self, request: web.Request) -> web.StreamResponse:
+        """DELETE …: remove a journal with its record."""
+        await self.service.journals.remove(request.match_info["j"])
+        return web.Response(status=204)
+
+    async def head(self, request: web.Request) -> web.StreamResponse:
+        """GET …: what revision one should have. From memory."""
+        tail = await self.service.tails.of(request.match_info["j"])
+        read.read(request.query_string, {})
+        head = tail.head
+        tag = f'"{head.epoch}:{head.head}:{head.chain[:8].hex()}:{head.horizon}"'
+        headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": send.VARY}
+        if send.matches(request, tag):
+            return web.Response(status=304, headers=headers)
+        return send.json(head_answer(head), headers=headers)
+
+    async def collections(self, request: web.Request) -> web.StreamResponse:
+        """GET …/collections."""
+        read.read(request.query_string, {})
+        return send.json(await self.service.journals.collections(request.match_info["j"]))
+
+    async def set_policy(self, request: web.Request) -> web.StreamResponse:
+        """PUT …/collections: give a collection a policy."""
+        asked = bodies.collection(await bodies.body(request, self.limits), self.limits)
+        told = await self.service.journals.set_policy(request.match_info["j"], asked.collection, asked.policy)
+        return send.json(told)
+
+    async def deltas(self, request: web.Request) -> web.StreamResponse:
+        """GET …/deltas: everything since a revision."""
+        asked = self.deltas_query.read(request.query_string, negotiate.form(request.headers.get("Accept")))
+        return await send.answer(request, await self.service.reader.deltas(request.match_info["j"], asked))
+
+    async def cursor(self, request: web.Request) -> web.StreamResponse:
+        """GET …/cursor: a cursor for other collections."""
+        known = {"at": read.at_cursor, "collections": read.collections}
+        asked = read.read(request.query_string, known, required=("at",))
+        told = await self.service.journals.cursor(request.match_info["j"], asked["at"], asked.get("collections"))
+        return send.json(told)
+
+    async def changes(self, request: web.Request) -> web.StreamResponse:
+        """GET …/changes: the record itself."""
+        form = negotiate.form(request.headers.get("Accept"), ("json", "msgpack"))
+        known = {"since": read.since, "limit": number(1, self.limits.raw_changes)}
+        asked = read.read(request.query_string, known, required=("since",))
+        told = await self.service.changes.changes(
+            request.match_info["j"], asked["since"], asked.get("limit", 1000), form
+        )
+        return await send.answer(request, told)
+
+    async def push(self, request: web.Request) -> web.StreamResponse:
+        """POST …/changes: push."""
+        journal = request.match_info["j"]
+        key = request.headers.get("Idempotency-Key")
+        if key is not None and not 1 <= len(key) <= 255:
+            raise InvalidRequest([Fault("", "Idempotency-Key: 1–255 characters", 255)])
+        asked = bodies.push(await bodies.body(request, self.limits), self.limits, journal, key)
+        decided = await self.service.writer.push(asked)
+        media = "application/json" if decided.status == 200 else "application/problem+json"
+        return web.Response(body=decided.answer, status=decided.status, content_type=media)
+
+    async def snapshot(self, request: web.Request) -> web.StreamResponse:
+        """GET …/snapshot: where the snapshot is."""
+        journal = request.match_info["j"]
+        asked = read.read(request.query_string, {"collections": read.collections})
+        found = await self.service.snapshots.current(journal, asked.get("collections"))
+        location = f"/v1/journals/{journal}/snapshots/{found}"
+        return web.Response(
+            status=303,
+            headers={
+                "Location": location,
+                "Cache-Control": "no-store",
+                "Journal-Revision": str(found.revision),
+            },
+        )
+
+    async def snapshot_file(self, request: web.Request) -> web.StreamResponse:
+        """GET …/snapshots/{id}: the snapshot, or a range of it."""
+        read.read(request.query_string, {})
+        coding = negotiate.coding(request.headers.get("Accept-Encoding"))
+        found = await self.service.snapshots.file(request.match_info["j"], request.match_info["id"], coding)
+        return await send.file(request, found)
+
+    async def atom(self, request: web.Request) -> web.StreamResponse:
+        """GET …/atom: one atom, now or at a revision."""
+        known = _ATOM | {"at": read.revision}
+        asked = read.read(request.query_string, known, required=("collection", "atom"))
+        told = await self.service.atoms.atom(
+            request.match_info["j"], asked["collection"], asked["atom"], asked.get("at")
+        )
+        return await send.answer(request, told)
+
+    async def history(self, request: web.Request) -> web.StreamResponse:
+        """GET …/atom/history: an atom's changes, newest first."""
+        known = _ATOM | {"before": read.revision, "limit": number(1, 1000)}
+        asked = read.read(request.query_string, known, required=("collection", "atom"))
+        told = await self.service.atoms.history(
+            request.match_info["j"], asked["collection"], asked["atom"], asked.get("before"), asked.get("limit", 100)
+        )
+        return await send.answer(request, told)

@@ -1,0 +1,193 @@
+"""Sending: answers, problems and files, in the coding that the request accepts."""
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterator
+from typing import IO, Protocol
+
+import msgspec
+import zstandard
+from aiohttp import web
+from aiohttp.typedefs import LooseHeaders
+
+from journal.errors import RangeImpossible, RequestError
+from journal.service.answer import Answer
+from journal.service.snapshots import File
+from journal.web.negotiate import Coding, coding
+
+COMPRESSED_FROM = 1024
+FILE_PIECE = 512 * 1024
+VARY = "Accept, Accept-Encoding, Authorization"
+_ONE_RANGE = re.compile(r"([0-9]{0,18})-([0-9]{0,18})")
+_encode = msgspec.json.Encoder().encode
+
+
+def json(body: object, *, status: int = 200, headers: LooseHeaders | None = None) -> web.Response:
+    """A small body that is told as it is."""
+    return web.Response(body=_encode(body), status=status, content_type="application/json", headers=headers)
+
+
+def problem(error: RequestError, headers: dict[str, str] | None = None) -> web.Response:
+    """What went wrong, as RFC 9457 has it."""
+    return web.Response(
+        body=_encode(error.problem()),
+        status=error.status,
+        content_type="application/problem+json",
+        headers={"Cache-Control": "no-store"} | error.headers() | (headers or {}),
+    )
+
+
+async def answer(request: web.Request, told: Answer) -> web.StreamResponse:
+    """An answer, or 304 where the requester has it."""
+    accepted = coding(request.headers.get("Accept-Encoding"))
+    if told.body is None:
+        return await _pieces(request, told, accepted)
+    if len(told.body) < COMPRESSED_FROM:
+        accepted = "identity"
+    headers = _headers(told, accepted)
+    if matches(request, headers["ETag"]):
+        return web.Response(status=304, headers=_without_body(headers))
+    return web.Response(body=_coded(told, told.body, accepted), headers=headers)
+
+
+def matches(request: web.Request, tag: str) -> bool:
+    """Whether the requester has what `tag` identifies (If-None-Match)."""
+    header = request.headers.get("If-None-Match")
+    if header is None:
+        return False
+    return header.strip() == "*" or tag in (known.strip().removeprefix("W/") for known in header.split(","))
+
+
+def tagged(tag: str, accepted: Coding) -> str:
+    """A strong ETag, one for each coding."""
+    return f'"{tag}"' if accepted == "identity" else f'"{tag}-{accepted}"'
+
+
+def _headers(told: Answer, accepted: Coding) -> dict[str, str]:
+    headers = {
+        "Content-Type": told.media,
+        "ETag": tagged(told.tag, accepted),
+        "Cache-Control": told.cache,
+        "Vary": VARY,
+    }
+    if accepted != "identity":
+        headers["Content-Encoding"] = accepted
+    return headers
+
+
+def _without_body(headers: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name not in ("Content-Type", "Content-Encoding")}
+
+
+def _coded(told: Answer, body: bytes, accepted: Coding) -> bytes:
+    """The body in a coding; it is made once for all who share the answer."""
+    if accepted == "identity":
+        return body
+    found = told.coded.get(accepted)
+    if found is None:
+        found = zstandard.compress(body, 3) if accepted == "zstd" else gzip.compress(body, 5, mtime=0)
+        told.coded[accepted] = found
+    return found
+
+
+class _Compressor(Protocol):
+    def compress(self, data: bytes, /) -> bytes: ...
+    def flush(self) -> bytes: ...
+
+
+class _Plain:
+    def compress(self, data: bytes, /) -> bytes:
+        return data
+
+    def flush(self) -> bytes:
+        return b""
+
+
+def _compressor(accepted: Coding) -> _Compressor:
+    match accepted:
+        case "zstd":
+            return zstandard.ZstdCompressor(level=1).compressobj()
+        case "gzip":
+            return zlib.compressobj(1, zlib.DEFLATED, 31)  # 31: with gzip's header
+        case "identity":
+            return _Plain()
+
+
+async def _pieces(request: web.Request, told: Answer, accepted: Coding) -> web.StreamResponse:
+    try:
+        headers = _headers(told, accepted)
+        if matches(request, headers["ETag"]):
+            return web.Response(status=304, headers=_without_body(headers))
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        if request.method != "HEAD":
+            assert told.pieces is not None
+            await _write(response, told.pieces, _compressor(accepted))
+        await response.write_eof()
+        return response
+    finally:
+        told.close()
+
+
+async def _write(response: web.StreamResponse, pieces: Iterator[bytes], compressor: _Compressor) -> None:
+    for piece in pieces:
+        coded = compressor.compress(piece)
+        if coded:
+            await response.write(coded)  # waits for a slow reader; what it waits for is on disk
+    if rest := compressor.flush():
+        await response.write(rest)
+
+
+async def file(request: web.Request, found: File) -> web.StreamResponse:
+    """A snapshot's file, whole or the range that is asked for (RFC 9110, section 14)."""
+    tag = f'"{found.tag}"'
+    headers = {
+        "Content-Type": "application/x-ndjson",
+        "ETag": tag,
+        "Cache-Control": "public, max-age=3600, immutable",
+        "Vary": VARY,
+        "Accept-Ranges": "bytes",
+        "Journal-Revision": str(found.snapshot.revision),
+    }
+    if found.coding != "identity":
+        headers["Content-Encoding"] = found.coding
+    if matches(request, tag):
+        return web.Response(status=304, headers=_without_body(headers))
+    with found.path.open("rb") as opened:
+        size = opened.seek(0, 2)
+        part = _range(request, tag, size)
+        start, end = part or (0, size)
+        if part is not None:
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+        response = web.StreamResponse(status=200 if part is None else 206, headers=headers)
+        response.content_length = end - start
+        await response.prepare(request)
+        if request.method != "HEAD":
+            await _copy(response, opened, start, end)
+        await response.write_eof()
+    return response
+
+
+async def _copy(response: web.StreamResponse, opened: IO[bytes], start: int, end: int) -> None:
+    opened.seek(start)
+    while start < end:
+        piece = opened.read(min(FILE_PIECE, end - start))
+        start += len(piece)
+        await response.write(piece)
+
+
+def _range(request: web.Request, tag: str, size: int) -> tuple[int, int] | None:
+    """The bytes that are asked for; None where no range, more than one, or one of other bytes is."""
+    unit, _, ranges = request.headers.get("Range", "").partition("=")
+    match = _ONE_RANGE.fullmatch(ranges.strip())
+    if unit.strip() != "bytes" or match is None or request.headers.get("If-Range", tag) != tag:
+        return None
+    first, last = match.groups()
+    if not first:
+        start, end = max(size - int(last or 0), 0), size
+    else:
+        start, end = int(first), min(int(last) + 1, size) if last else size
+    if not first + last or start >= end:
+        raise RangeImpossible(size)
+    return start, end

@@ -1,0 +1,14 @@
+-- Gives a collection a policy (null: none), making the collection where it is not there yet.
+create or replace function journal.set_policy(of_journal int, collection_name text, new_policy text) returns void
+language plpgsql as $$
+declare
+  new_turn bigint;
+begin
+  update journal.head h set turn = h.turn + 1 where h.journal_id = of_journal returning h.turn into new_turn;
+  insert into journal.collection (journal_id, id, name, policy)
+  select of_journal, coalesce(max(k.id), 0) + 1, collection_name, new_policy
+    from journal.collection k where k.journal_id = of_journal
+  on conflict (journal_id, name) do update set policy = excluded.policy;
+  perform pg_notify('journal', of_journal || ':' || new_turn);
+end
+$$;

@@ -1,0 +1,66 @@
+-- What a push is decided on, and how it is recorded.
+
+-- The atoms that a group of pushes names, as they are now; those that never were are left out.
+prepare atoms_named (int[], int[], text[]) as
+select a.journal_id, a.collection_id, a.atom, a.born, a.born_by, a.created, a.revision, a.data, a.fk, a.fr
+  from unnest($1, $2, $3) as n (journal_id, collection_id, atom)
+  join journal.atom a using (journal_id, collection_id, atom);
+
+-- The clients that a group of pushes names, and for each the highest number that its journal gave to any.
+prepare clients_named (int[], uuid[]) as
+select n.journal_id, n.name, c.id, c.pushed, c.forgotten,
+       (select coalesce(max(o.id), 0) from journal.client o where o.journal_id = n.journal_id) as highest
+  from unnest($1, $2) as n (journal_id, name)
+  left join journal.client c using (journal_id, name);
+
+-- What numbered pushes were answered.
+prepare pushes_decided (int[], int[], bigint[]) as
+select p.journal_id, p.client_id, p.push, p.content, p.status, p.answer
+  from unnest($1, $2, $3) as n (journal_id, client_id, push)
+  join journal.push p using (journal_id, client_id, push);
+
+-- What was answered under Idempotency-Keys.
+prepare keys_decided (int[], text[]) as
+select k.journal_id, k.key, k.content, k.status, k.answer
+  from unnest($1, $2) as n (journal_id, key)
+  join journal.idempotency k using (journal_id, key);
+
+-- The chains that the bases of pushes are compared with.
+prepare chains_at (int[], bigint[]) as
+select c.journal_id, c.revision, c.chain
+  from unnest($1, $2) as n (journal_id, revision)
+  join journal.commit c using (journal_id, revision);
+
+-- Records a group: sql/functions/append.sql says what each argument is.
+prepare append (
+  int[], bigint[], bytea[], bigint[], bytea[],
+  int[], bigint[], bigint[], int[], bigint[], timestamptz[], bytea[],
+  int[], bigint[], int[], text[], smallint[], text[], text[], bigint[],
+  int[], int[], text[], bigint[], int[], bigint[], bigint[], text[], text[], text[],
+  int[], int[], text[], bigint[], bigint[],
+  int[], int[], uuid[], bigint[],
+  int[], int[], bigint[], bytea[], smallint[], text[],
+  int[], text[], bytea[], smallint[], text[]) as
+select journal.append(
+  $1, $2, $3, $4, $5,
+  $6, $7, $8, $9, $10, $11, $12,
+  $13, $14, $15, $16, $17, $18, $19, $20,
+  $21, $22, $23, $24, $25, $26, $27, $28, $29, $30,
+  $31, $32, $33, $34, $35,
+  $36, $37, $38, $39,
+  $40, $41, $42, $43, $44, $45,
+  $46, $47, $48, $49, $50);
+
+-- Forgets what was answered before a moment; a client keeps the highest number that is forgotten.
+prepare forget_pushes (timestamptz) as
+with gone as (
+  delete from journal.push p where p.at < $1 returning p.journal_id, p.client_id, p.push)
+update journal.client c
+   set forgotten = greatest(c.forgotten, g.push)
+  from (select journal_id, client_id, max(push) as push from gone group by journal_id, client_id) g
+ where c.journal_id = g.journal_id
+   and c.id = g.client_id;
+
+-- Forgets Idempotency-Keys of before a moment.
+prepare forget_keys (timestamptz) as
+delete from journal.idempotency k where k.at < $1;

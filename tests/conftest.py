@@ -1,0 +1,80 @@
+"""One PostgreSQL server a session, a database of its own for each test, and the service on it."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from journal.store.migrate import migrate
+from tests.harness import Harness, serving
+from tests.postgres import Server, server
+
+_server: list[Server] = []
+
+
+def pytest_report_header() -> str:
+    """Say once which PostgreSQL it is: .ci/run looks for this line."""
+    return "PostgreSQL: decided when a test first needs it"
+
+
+@pytest.fixture(scope="session")
+def postgres(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """The server of this session."""
+    with server() as running:
+        reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(f"\ntests run on {running.describe}")
+        yield running
+
+
+def named(dsn: str, database: str) -> str:
+    """The DSN of another database of the same server."""
+    head, _, tail = dsn.partition("?")
+    return head.rpartition("/")[0] + "/" + database + (f"?{tail}" if tail else "")
+
+
+@pytest.fixture(scope="session")
+async def template(postgres: Server) -> AsyncIterator[str]:
+    """The name of a migrated database that tests are cloned from."""
+    name = f"template_{uuid4().hex[:12]}"
+    admin = await asyncpg.connect(postgres.dsn)
+    await admin.execute(f'create database "{name}" template template0')
+    await migrate(named(postgres.dsn, name))
+    yield name
+    await admin.execute(f'drop database "{name}" with (force)')
+    await admin.close()
+
+
+@pytest.fixture
+async def empty_database(postgres: Server) -> AsyncIterator[str]:
+    """The DSN of a new database without anything in it."""
+    async for dsn in _database(postgres, "template0", ""):
+        yield dsn
+
+
+@pytest.fixture
+async def database(postgres: Server, template: str) -> AsyncIterator[str]:
+    """The DSN of a new, migrated database."""
+    async for dsn in _database(postgres, template, "strategy file_copy"):
+        yield dsn
+
+
+async def _database(postgres: Server, template: str, strategy: str) -> AsyncIterator[str]:
+    name = f"test_{uuid4().hex[:12]}"
+    admin = await asyncpg.connect(postgres.dsn)
+    try:
+        await admin.execute(f'create database "{name}" template "{template}" {strategy}')
+        yield named(postgres.dsn, name)
+        await admin.execute(f'drop database "{name}" with (force)')
+    finally:
+        await admin.close()
+
+
+@pytest.fixture
+async def service(database: str, tmp_path: Path) -> AsyncIterator[Harness]:
+    """The service on a database of its own, in this process, with a journal called `j`."""
+    async with serving(database, tmp_path) as running:
+        await running.create("j")
+        yield running
