@@ -170,7 +170,7 @@ def itself(value: Any, kind: Kind, path: Path) -> Iterator[Fault]:
 
 # The words.
 
-BOUND = re.compile(r"[<>]=? (-?\d+)$")  # ends msgspec's sentence if a length or a number is beyond it
+BOUND = re.compile(r"[<>]=? (-?\d+)(?:\.0)?$")  # ends msgspec's sentence if a length or a number is beyond it
 
 
 def unknown(name: str, known: Iterable[str]) -> str:

@@ -11,21 +11,20 @@ from journal.store.migrate import migrate
 from tests.harness import Harness, serving
 from tests.postgres import Server, server
 
-_server: list[Server] = []
+_SERVER = pytest.StashKey[Server]()
 
 
-def pytest_report_header() -> str:
-    """Say once which PostgreSQL it is: .ci/run looks for this line."""
-    return "PostgreSQL: decided when a test first needs it"
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say which PostgreSQL it was: a green run on another than was meant is no proof."""
+    if _SERVER in config.stash:
+        terminalreporter.write_line(f"on {config.stash[_SERVER].describe}")
 
 
 @pytest.fixture(scope="session")
 def postgres(request: pytest.FixtureRequest) -> Iterator[Server]:
     """The server of this session."""
     with server() as running:
-        reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None:
-            reporter.write_line(f"\ntests run on {running.describe}")
+        request.config.stash[_SERVER] = running
         yield running
 
 

@@ -108,7 +108,7 @@ async def serving(dsn: str, folder: Path, **settings: Any) -> AsyncIterator[Harn
     """The service on a database, in this process, on a free port of the loopback."""
     spool = folder / f"spool-{uuid4().hex[:8]}"
     spool.mkdir()
-    app = application(Settings(**({"dsn": dsn, "spool": spool} | settings)))
+    app = application(msgspec.structs.replace(Settings(dsn=dsn, spool=spool), **settings))
     runner = web.AppRunner(app)
     await runner.setup()
     try:
@@ -139,8 +139,7 @@ async def blocked_on_lock(dsn: str, count: int = 1) -> None:
 
         async def are_waiting() -> bool:
             waiting: int = await connection.fetchval(
-                "select count(*) from pg_stat_activity"
-                " where wait_event_type = 'Lock' and datname = current_database()"
+                "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
             )
             return waiting >= count
 

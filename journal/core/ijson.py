@@ -5,6 +5,7 @@ double would round, no text that UTF-8 or PostgreSQL cannot hold, no nesting tha
 (U+FFFE …) are let through although RFC 7493 frowns on them: they are kept as they are.
 """
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -91,9 +92,9 @@ def may_be_deep(body: bytes, depth: int) -> bool:
     if b'"' in marks:  # only where a string holds brackets: each run of quotes is even if none does
         marks = re.sub(rb'"[^"]*"', b"", body.translate(AS_BRACES, NO_BRACKET_NOR_QUOTE))
     for _ in range(depth):
-        if not marks:
-            return False
-        marks = marks.replace(b"{}", b"")  # the leaves
+        before, marks = len(marks), marks.replace(b"{}", b"")  # the leaves
+        if len(marks) == before:
+            break
     return bool(marks)
 
 
@@ -165,8 +166,10 @@ def integer(text: str) -> Unkept | None:
 
 
 def fraction(text: str) -> Unkept | None:
-    """15 digits always come back from a double; an exponent may leave its range."""
-    return None if len(text) < 17 and "e" not in text and "E" not in text else number(text)
+    """15 digits always come back from a double, unless an exponent leads to the ends of its range."""
+    if len(text) < 17 and (("e" not in text and "E" not in text) or 1e-300 < abs(float(text)) < 1e300):
+        return None
+    return number(text)
 
 
 def number(text: str) -> Unkept | None:
@@ -183,6 +186,7 @@ def number(text: str) -> Unkept | None:
     return None if is_same else Unkept(f"{shown} would be rounded: the nearest double is {double!r}")
 
 
+@functools.cache
 def no_number(text: str) -> Unkept:
     return Unkept(f"{text} is not JSON")
 

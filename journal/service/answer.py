@@ -6,7 +6,7 @@ and MessagePack say the same.
 
 from collections.abc import Iterator
 from hashlib import sha256
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET
@@ -30,7 +30,10 @@ _unpack_json = msgspec.json.Decoder().decode
 
 
 class Answer(msgspec.Struct, eq=False):
-    """`body` whole, or None and `pieces` of it. `tag` identifies the representation; `coded` holds its codings."""
+    """`body` whole, or None and `pieces` of it. `tag` identifies the representation.
+
+    `coded` is for who sends it to keep what an answer that is sent often needs be made only once for, by coding.
+    """
 
     media: str
     body: bytes | None
@@ -38,7 +41,7 @@ class Answer(msgspec.Struct, eq=False):
     cache: str = REVALIDATE
     pieces: Iterator[bytes] | None = None
     spool: Spool | None = None
-    coded: dict[str, bytes] = {}
+    coded: dict[str, Any] = {}
     is_empty: bool = False
     who_asks_matters: bool = False  # something came to nothing, which one client may have to be told
 

@@ -12,14 +12,14 @@ from uuid import UUID
 from journal.config import Memory
 from journal.core import digest
 from journal.core.consolidate import Fold
-from journal.core.cursor import Cursor
 from journal.service.answer import Answer, of_deltas
 from journal.service.pages import Pages
 from journal.service.rendered import Rendered
-from journal.service.rounds import DeltasAsked, Round, round_of
+from journal.service.rounds import Page
 from journal.service.tails import Tail, Tails
 from journal.store import reading
 from journal.store.database import Database
+from journal.store.heads import Head
 from journal.wire import Members
 
 
@@ -31,18 +31,19 @@ class Reader:
         self.rendered = Rendered(memory.answers_bytes, memory.answer_bytes)
         self.pages = Pages(database, tails, spool, memory.answer_bytes)
 
-    async def deltas(self, journal: str, asked: DeltasAsked) -> Answer:
-        """Everything since `asked.since`; ResyncRequired where that cannot be had."""
+    async def deltas(self, journal: str, page: Page) -> Answer:
+        """Everything since `page.since`; ResyncRequired where that cannot be had."""
         tail = await self.tails.of(journal)
-        page = round_of(asked)
-        if page.until is not None or asked.with_revisions:
-            return await self.pages.from_record(tail, asked, page)
-        deadline = asyncio.get_running_loop().time() + asked.wait_s
+        if page.until is not None or page.with_revisions:
+            return await self.pages.from_record(tail, page)
+        if page.wait_s == 0.0:
+            return await self._up_to_the_head(tail, page)
+        deadline = asyncio.get_running_loop().time() + page.wait_s
         while True:
             changed = tail.changed
-            answer = await self._up_to_the_head(tail, asked, page)
+            answer = await self._up_to_the_head(tail, page)
             left = deadline - asyncio.get_running_loop().time()
-            if left <= 0 or not answer.is_empty:
+            if left <= 0 or not answer.is_empty or self.tails.is_closing:
                 return answer
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
@@ -50,32 +51,41 @@ class Reader:
             answer.close()
             tail = await self.tails.of(journal)
 
-    async def _up_to_the_head(self, tail: Tail, asked: DeltasAsked, page: Round) -> Answer:
-        if self._holds(tail, asked, page):
-            key = (tail.head.id, tail.head.epoch, tail.head.chain, tail.head.horizon, page.position,
-                   page.collections, asked.limit, asked.form)  # fmt: skip
+    async def _up_to_the_head(self, tail: Tail, page: Page) -> Answer:
+        head = tail.head
+        if self._holds(tail, page):
+            key = (head.id, head.epoch, head.chain, head.horizon,
+                   page.position, page.collections, page.limit, page.form)  # fmt: skip
             shared = self.rendered.find(key)
             if shared is None:
-                shared = self._from_memory(tail, asked, page, None)
+                shared = self._from_memory(head, tail, page, None)
                 if shared is not None:
                     self.rendered.keep(key, shared)
-            if shared is not None and not (shared.who_asks_matters and page.client):
-                return shared
-            own = shared and self._from_memory(tail, asked, page, await self._number(tail, page.client))
-            if own is not None:
-                return own
-        return await self.pages.from_state(tail, asked, page)
+            if shared is not None:
+                if page.client is None or not shared.who_asks_matters:
+                    return shared
+                own = self._from_memory(head, tail, page, await self._number(tail, page.client))
+                if own is not None and tail.head is head:
+                    return own
+        # What PostgreSQL's rows said at this very head they would say again.
+        state_key = (head.id, head.epoch, head.chain, head.horizon, head.turn, page.identity)
+        known = self.rendered.find(state_key)
+        if known is not None:
+            return known
+        answer, seen = await self.pages.from_state(tail, page)
+        if (seen.epoch, seen.chain, seen.turn) == (head.epoch, head.chain, head.turn):
+            self.rendered.keep(state_key, answer)
+        return answer
 
-    def _holds(self, tail: Tail, asked: DeltasAsked, page: Round) -> bool:
+    def _holds(self, tail: Tail, page: Page) -> bool:
         """Whether memory can answer: whatever it cannot prove, PostgreSQL's rows decide."""
-        if asked.with_meta or page.base != page.position or not tail.holds(page.since):
+        if page.with_meta or page.base != page.position or not tail.holds(page.since):
             return False
-        covered = page.since.collections if isinstance(page.since, Cursor) else None
+        covered = None if isinstance(page.since, int) else page.since.collections
         return covered is None or (page.collections is not None and page.collections <= covered)
 
-    def _from_memory(self, tail: Tail, asked: DeltasAsked, page: Round, client: int | None) -> Answer | None:
+    def _from_memory(self, head: Head, tail: Tail, page: Page, client: int | None) -> Answer | None:
         """The ring's commits after the page's position, folded; None where they do not fit on a page."""
-        head = tail.head
         fold = Fold()
         for commit in tail.window(page.position):
             for change in commit.changes:
@@ -84,7 +94,7 @@ class Reader:
                 ):
                     fold.add(change)
         deltas = fold.deltas(client=client)
-        if len(deltas) > asked.limit and asked.form != "ndjson":
+        if len(deltas) > page.limit and page.form != "ndjson":
             return None
         members = Members(
             epoch=head.epoch,
@@ -96,7 +106,7 @@ class Reader:
             cursor=str(page.cursor(head, head.head, head.chain, is_over=True)),
             digest=digest.told(head.totals(page.collections)[1]),
         )
-        answer = of_deltas(members, deltas, asked.form)
+        answer = of_deltas(members, deltas, page.form)
         answer.who_asks_matters = fold.has_cancelled
         return answer
 

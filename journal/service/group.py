@@ -12,7 +12,7 @@ from journal.core import chain, decide, digest
 from journal.core.cursor import Cursor
 from journal.core.model import AtomState, Key, Outcome, Policy, Push, PushChange
 from journal.errors import JournalError, NotApplied, PushReused, PushTooOld, RequestError, ResyncRequired, Stale
-from journal.service.judge import judge
+from journal.service.judge import judge, resync
 from journal.service.tails import Tail, Tails
 from journal.store import record
 from journal.store.database import Connection
@@ -90,7 +90,7 @@ class Group:
         for one in asked:
             state = self.states[one.journal]
             client = state.client(one.client)
-            if one.number is not None and client is not None and client.forgotten < one.number <= client.pushed:
+            if one.number is not None and client is not None and one.number <= client.pushed:
                 numbers.append((state.head.id, client.id, one.number))
         keys = [(self.states[one.journal].head.id, one.key) for one in asked if one.key is not None]
         self.decided = await record.decided_pushes(connection, list(dict.fromkeys(numbers)))
@@ -122,7 +122,9 @@ class Group:
         if replay is not None:
             return replay
         if asked.base is not None:
-            judge(asked.base, state.head_now(), self._chain_there(asked.base, state))
+            judge(asked.base, state.head, self._chain_there(asked.base, state))
+            if any(change.base is not None and change.base > state.head.head for change in asked.changes):
+                raise resync(state.head, "future")
         client = state.client(asked.client)
         number = client.id if client is not None else state.highest_client + 1 if asked.client is not None else None
         push = Push(asked.changes, asked.on_conflict, asked.is_atomic, number)
@@ -144,16 +146,16 @@ class Group:
     def _replay(self, asked: Asked, state: "Standing") -> Decided | None:
         """The first answer, where the push was decided before."""
         if asked.key is not None:
-            return _replayed(asked, self.decided_keys.get((state.head.id, asked.key)))
+            decided_key = self.decided_keys.get((state.head.id, asked.key))
+            return None if decided_key is None else _replayed(asked, decided_key)
         client = state.client(asked.client)
         if asked.number is None or client is None or asked.number > client.pushed:
             return None
-        if asked.number <= client.forgotten:
-            return Decided(b"", 200, _forgotten(state))
-        replay = _replayed(asked, self.decided.get((state.head.id, client.id, asked.number)))
-        if replay is None:
+        key = (state.head.id, client.id, asked.number)
+        if key not in self.decided:
             raise PushTooOld(client.pushed)
-        return replay
+        decided = self.decided[key]
+        return Decided(b"", 200, _forgotten(state)) if decided is None else _replayed(asked, decided)
 
     def _chain_there(self, base: Cursor, state: "Standing") -> str | None:
         known = state.tail.chains.get(base.revision) or state.chains.get(base.revision)
@@ -205,13 +207,8 @@ class Group:
         states = [state for state in self.states.values() if state.head.id in touched]
         for state in states:
             state.is_written = True
-            state.tail.is_being_written = True
-        try:
-            self.recording.heads = [(state.head, state.head_now()) for state in states]
-            return await record.append(connection, self.recording)
-        finally:
-            for state in states:
-                state.tail.is_being_written = False
+        self.recording.heads = [(state.head, state.head_now()) for state in states]
+        return await record.append(connection, self.recording)
 
     def publish(self, tails: Tails, at: datetime | None) -> None:
         """Tell this process's memory, and then who waits for an answer."""
@@ -219,7 +216,6 @@ class Group:
             if state.is_written:
                 assert at is not None
                 state.publish(tails, at)
-            tails.catch_up(state.tail)
         for asked, answer in self.answers:
             assert asked.answer is not None
             if asked.answer.done():
@@ -319,9 +315,7 @@ def _forgotten(state: Standing) -> bytes:
 _FIRST, _AGAIN = b'"replayed":false}', b'"replayed":true}'
 
 
-def _replayed(asked: Asked, decided: Decided | None) -> Decided | None:
-    if decided is None:
-        return None
+def _replayed(asked: Asked, decided: Decided) -> Decided:
     if decided.content != asked.content:
         raise PushReused
     assert decided.answer.endswith(_FIRST)

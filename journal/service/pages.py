@@ -16,7 +16,7 @@ from journal.core.cursor import Cursor
 from journal.errors import Fault, InvalidRequest, JournalNotFound
 from journal.service.answer import IMMUTABLE, Answer, of_spool
 from journal.service.judge import judge, judge_scope
-from journal.service.rounds import DeltasAsked, Round
+from journal.service.rounds import Page
 from journal.service.spool import Spool
 from journal.service.tails import Tail, Tails
 from journal.store import heads, reading
@@ -34,14 +34,14 @@ class Pages:
         self.database, self.tails = database, tails
         self.folder, self.memory_bytes = folder, memory_bytes
 
-    async def from_state(self, tail: Tail, asked: DeltasAsked, page: Round) -> Answer:
-        """Up to the head. A journal that moved on meanwhile is told as it is at this moment."""
+    async def from_state(self, tail: Tail, page: Page) -> tuple[Answer, Head]:
+        """Up to the head, and the head that it is up to: the journal is told as it is at this moment."""
         spool = Spool(self.folder, self.memory_bytes)
         try:
             async with self.database.moment() as connection:
                 head = await self._judged(connection, tail, page)
                 ids = head.ids(page.collections)
-                limit = None if asked.form == "ndjson" else asked.limit
+                limit = None if page.form == "ndjson" else page.limit
                 end = await reading.page_end(connection, head, page.position, limit, ids)
                 there = await heads.chain_at(connection, head, end)
                 assert there is not None
@@ -53,7 +53,7 @@ class Pages:
                     end=end,
                     collections=ids,
                     client=await reading.client_number(connection, head, page.client),
-                    with_meta=asked.with_meta,
+                    with_meta=page.with_meta,
                     sink=spool.write,
                 )
         except BaseException:
@@ -71,9 +71,10 @@ class Pages:
             cursor=str(page.cursor(head, end, there, is_over=is_over)),
             digest=digest.told(head.totals(page.collections)[1]) if is_over else UNSET,
         )
-        return of_spool(members, spool, asked.form, key=f"state {head.turn} {head.chain.hex()} {page} {asked}")
+        key = f"state {head.turn} {head.chain.hex()} {page.identity}"
+        return of_spool(members, spool, page.form, key=key), head
 
-    async def from_record(self, tail: Tail, asked: DeltasAsked, page: Round) -> Answer:
+    async def from_record(self, tail: Tail, page: Page) -> Answer:
         """To a fixed end, or with the revisions that each delta folds: the table of section 4 to the letter."""
         spool = Spool(self.folder, self.memory_bytes)
         try:
@@ -81,7 +82,7 @@ class Pages:
                 head = await self._judged(connection, tail, page)
                 page = await _with_end(connection, head, page)
                 client = await reading.client_number(connection, head, page.client)
-                end = await self._fold(connection, head, asked, page, client, spool)
+                end = await self._fold(connection, head, page, client, spool)
                 there = await heads.chain_at(connection, head, end)
                 assert there is not None
         except BaseException:
@@ -95,12 +96,12 @@ class Pages:
             more=not is_over,
             cursor=str(page.cursor(head, end, there, is_over=is_over)),
         )
-        answer = of_spool(members, spool, asked.form, key=f"record {head.epoch} {page} {asked}")
-        if asked.until is not None and isinstance(asked.since, Cursor) and page.client is None:
+        answer = of_spool(members, spool, page.form, key=f"record {head.epoch} {page.identity}")
+        if page.is_fixed and isinstance(page.since, Cursor) and page.client is None:
             answer.cache = IMMUTABLE
         return answer
 
-    async def _judged(self, connection: Connection, tail: Tail, page: Round) -> Head:
+    async def _judged(self, connection: Connection, tail: Tail, page: Page) -> Head:
         """The journal as it is at this moment, once the round's cursor is found good there."""
         head = await heads.head_by_id(connection, tail.head.id)
         if head is None:
@@ -117,23 +118,22 @@ class Pages:
         self,
         connection: Connection,
         head: Head,
-        asked: DeltasAsked,
-        page: Round,
+        page: Page,
         client: int | None,
         spool: Spool,
     ) -> int:
         """The page's deltas into the spool; the revision that the page ends at."""
         assert page.until is not None
-        limit = None if asked.form == "ndjson" else asked.limit
+        limit = None if page.form == "ndjson" else page.limit
         end = page.until
         async for last in _page_of_last_changes(connection, head, page, limit):
             end = last.end
             fold = Fold()
             async for change in reading.walk_back(connection, head, page.base, last.revisions):
                 fold.add(change)
-            deltas = fold.deltas(client=client, with_revisions=asked.with_revisions)
+            deltas = fold.deltas(client=client, with_revisions=page.with_revisions)
             metas: dict[int, str] = {}
-            if asked.with_meta:
+            if page.with_meta:
                 metas = await reading.metas(connection, head, [delta.revision for delta in deltas])
             await spool.write(b"".join(_line(delta, metas) for delta in deltas))
         return end
@@ -147,7 +147,7 @@ class _Last(msgspec.Struct, frozen=True):
 
 
 async def _page_of_last_changes(
-    connection: Connection, head: Head, page: Round, limit: int | None
+    connection: Connection, head: Head, page: Page, limit: int | None
 ) -> AsyncIterator[_Last]:
     """Chunks of the last changes that the page tells of."""
     assert page.until is not None
@@ -179,7 +179,7 @@ async def _page_of_last_changes(
         yield _Last(taken[start : start + reading.CHUNK], page.until if end is None else end)
 
 
-async def _with_end(connection: Connection, head: Head, page: Round) -> Round:
+async def _with_end(connection: Connection, head: Head, page: Page) -> Page:
     """The round with its end, the head where none was given; InvalidRequest where it cannot be one."""
     if page.until is None:
         return msgspec.structs.replace(page, until=head.head)

@@ -15,7 +15,7 @@ from journal.core import chain
 from journal.core.cursor import Cursor
 from journal.errors import JournalNotFound, Unavailable
 from journal.store import heads
-from journal.store.database import Database
+from journal.store.database import Connection, Database
 from journal.store.heads import Commit, Feed, Head
 from journal.store.record import Client
 
@@ -113,6 +113,7 @@ class Tails:
         self._refreshing: dict[int, asyncio.Future[None]] = {}
         self._bytes = 0
         self._tasks: set[asyncio.Future[None]] = set()
+        self.is_closing = False
 
     async def of(self, name: str) -> Tail:
         """A journal's tail; JournalNotFound where there is none."""
@@ -168,6 +169,12 @@ class Tails:
         self._bytes += tail.bytes - tail.counted_bytes
         tail.counted_bytes = tail.bytes
 
+    def close(self) -> None:
+        """Wake everyone who waits: the service is stopping."""
+        self.is_closing = True
+        for tail in self._tails.values():
+            tail.changed.set()
+
     def heard(self, journal: int, turn: int | None) -> None:
         """A notification: the turn that a journal is at, None where it is gone."""
         tail = self._by_id.get(journal)
@@ -219,9 +226,18 @@ class Tails:
 
     async def _refresh(self, tail: Tail) -> None:
         known = tail.head
-        feed = await heads.feed(self.database, known.id, known.head, self.memory.ring_changes)
-        if tail.head is not known:
-            return  # this process recorded something meanwhile: a newer moment than the one that was read
+        async with self.database.moment() as connection:
+            feed = await heads.feed(connection, known.id, known.head, self.memory.ring_changes)
+        if tail.head is known:  # else this process recorded something meanwhile: a newer moment than was read
+            self._learn(tail, feed)
+
+    async def refresh_locked(self, connection: Connection, tail: Tail) -> None:
+        """The same on a connection that holds the journal's head, so that nothing moves meanwhile."""
+        known = tail.head
+        self._learn(tail, await heads.feed(connection, known.id, known.head, self.memory.ring_changes))
+
+    def _learn(self, tail: Tail, feed: Feed | None) -> None:
+        known = tail.head
         if feed is None:
             self.forget(tail)
             raise JournalNotFound

@@ -120,25 +120,38 @@ class Writer:
                     await self._settle([one], patience_s=patience_s)
 
     async def _record(self, asked: list[Asked], patience_s: float | None) -> None:
-        """Decide a group and record it: without the lock where nobody else writes, else, or with patience, under it."""
+        """Decide a group and record it, while its journals learn of nothing from elsewhere."""
         tails = await self._tails(asked)
         asked = [one for one in asked if one.journal in tails]
-        if not asked:
-            return
+        for tail in tails.values():
+            tail.is_being_written = True
+        try:
+            if asked and not await self._record_unlocked(asked, tails, patience_s):
+                await self._record_locked(asked, tails, patience_s)
+        finally:
+            for tail in tails.values():
+                tail.is_being_written = False
+                self.tails.catch_up(tail)
+
+    async def _record_unlocked(self, asked: list[Asked], tails: dict[str, Tail], patience_s: float | None) -> bool:
+        """Whether the group was recorded on what memory knows, which only works where nobody else writes."""
         now = asyncio.get_running_loop().time()
-        if patience_s is None and not any(now - tail.foreign_at < CONTENDED_S for tail in tails.values()):
-            try:
-                async with self.database.writing() as connection:
-                    group = await self._decide(connection, asked, tails, is_locked=False)
-                    group.publish(self.tails, await group.append(connection))
-            except Stale:
-                pass
-            else:
-                return
+        if patience_s is not None or any(now - tail.foreign_at < CONTENDED_S for tail in tails.values()):
+            return False
+        try:
+            async with self.database.writing() as connection:
+                group = await self._decide(connection, asked, tails, is_locked=False)
+                group.publish(self.tails, await group.append(connection))
+        except Stale:
+            return False
+        return True
+
+    async def _record_locked(self, asked: list[Asked], tails: dict[str, Tail], patience_s: float | None) -> None:
+        """The same under the lock, on what PostgreSQL's own rows say."""
         async with self.database.writing() as connection, connection.transaction():
             await record.lock(connection, sorted(tail.head.id for tail in tails.values()), patience_s=patience_s)
             for tail in tails.values():
-                await self.tails.refresh(tail)
+                await self.tails.refresh_locked(connection, tail)
             group = await self._decide(connection, asked, tails, is_locked=True)
             at = await group.append(connection)
         group.publish(self.tails, at)

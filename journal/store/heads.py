@@ -120,17 +120,19 @@ async def chain_at(connection: Connection, head: Head, revision: int) -> bytes |
     return found
 
 
-async def feed(database: Database, journal: int, after: int, limit: int) -> Feed | None:
-    """What memory that stands at `after` has to learn; None where the journal is gone."""
-    async with database.moment() as connection:
-        head = await head_by_id(connection, journal)
-        if head is None:
-            return None
-        if after > head.head or head.head - after > limit:
-            return Feed(head, None, None)
-        there = await chain_at(connection, head, after)
-        rows = await connection.fetch(QUERY["commits_after"], journal, after, limit)
-        changes = await connection.fetch(QUERY["changes_between"], journal, after, head.head)
+async def feed(connection: Connection, journal: int, after: int, limit: int) -> Feed | None:
+    """What memory that stands at `after` has to learn; None where the journal is gone.
+
+    The connection is at one moment, or holds the journal's head.
+    """
+    head = await head_by_id(connection, journal)
+    if head is None:
+        return None
+    if after > head.head or head.head - after > limit:
+        return Feed(head, None, None)
+    there = await chain_at(connection, head, after)
+    rows = await connection.fetch(QUERY["commits_after"], journal, after, limit)
+    changes = await connection.fetch(QUERY["changes_between"], journal, after, head.head)
     names = {collection.id: collection.name for collection in head.collections.values()}
     commits, place = [], 0
     for row in rows:

@@ -18,11 +18,10 @@ AtomKey = tuple[int, int, str]
 
 
 class Client(msgspec.Struct, frozen=True):
-    """A client's number, the highest push of it that was decided, and the highest whose answer is forgotten."""
+    """A client's number, and the highest push of it that was decided."""
 
     id: int
     pushed: int = 0
-    forgotten: int = 0
 
 
 class Decided(msgspec.Struct, frozen=True):
@@ -97,7 +96,7 @@ async def clients(
         return {}, {}
     rows = await connection.fetch(QUERY["clients_named"], *([*column] for column in zip(*names, strict=True)))
     known = {
-        (row["journal_id"], UUID(str(row["name"]))): Client(row["id"], row["pushed"], row["forgotten"])
+        (row["journal_id"], UUID(str(row["name"]))): Client(row["id"], row["pushed"])
         for row in rows
         if row["id"] is not None
     }
@@ -106,16 +105,17 @@ async def clients(
 
 async def decided_pushes(
     connection: Connection, pushes: Sequence[tuple[int, int, int]]
-) -> dict[tuple[int, int, int], Decided]:
-    """What those of the pushes (journal, client, number) were answered that were decided and are remembered."""
+) -> dict[tuple[int, int, int], Decided | None]:
+    """What those of the pushes (journal, client, number) that were decided were answered; None: it is forgotten."""
     if not pushes:
         return {}
     rows = await connection.fetch(QUERY["pushes_decided"], *([*column] for column in zip(*pushes, strict=True)))
     return {
-        (row["journal_id"], row["client_id"], row["push"]): Decided(
-            row["content"], row["status"], row["answer"].encode()
-        )
+        (row["journal_id"], row["client_id"], row["push"]): None
+        if row["is_forgotten"]
+        else Decided(row["content"], row["status"], row["answer"].encode())
         for row in rows
+        if row["is_forgotten"] or row["content"] is not None
     }
 
 

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from journal.config import Settings
 from journal.service.running import Service, running
-from journal.web.middleware import errors
+from journal.web.middleware import guarded, nowhere
 from journal.web.routes import Routes
 
 SERVICE = web.AppKey("service", Service)
@@ -15,12 +15,14 @@ SERVICE = web.AppKey("service", Service)
 def application(settings: Settings) -> web.Application:
     """The application of one process."""
     service = Service(settings)
-    app = web.Application(middlewares=[errors], client_max_size=settings.limits.body_bytes)
+    app = web.Application(client_max_size=settings.limits.body_bytes)
     app[SERVICE] = service
     for method, path, handler in Routes(service).table():
-        app.router.add_route(method, path, handler)
+        app.router.add_route(method, path, guarded(handler))
         if method == "GET":
-            app.router.add_route("HEAD", path, handler)
+            app.router.add_route("HEAD", path, guarded(handler))
+    app.router.add_route("*", "/{path:.*}", guarded(nowhere))
+    app.on_shutdown.append(_wake)
     app.cleanup_ctx.append(_run)
     return app
 
@@ -28,3 +30,7 @@ def application(settings: Settings) -> web.Application:
 async def _run(app: web.Application) -> AsyncIterator[None]:
     async with running(app[SERVICE]):
         yield
+
+
+async def _wake(app: web.Application) -> None:
+    app[SERVICE].tails.close()  # who waits for news is answered before the server waits for its handlers

@@ -1,9 +1,14 @@
-"""What surrounds every request: its id, and what becomes of errors. The only place where they are caught."""
+"""What surrounds every request: its id, and what becomes of errors. The only place where they are caught.
 
+A wrapper of each handler and not a middleware of aiohttp's, which costs a request several microseconds more.
+"""
+
+import itertools
 import logging
 import re
+import secrets
 from collections.abc import Awaitable, Callable
-from uuid import uuid4
+from functools import wraps
 
 from aiohttp import web
 
@@ -13,6 +18,8 @@ from journal.web import send
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _log = logging.getLogger(__name__)
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
+_process = secrets.token_hex(6)  # ids are this and a count: unique, and cheaper than a random one for each request
+_count = itertools.count(1)
 
 
 class InternalError(RequestError):
@@ -21,33 +28,45 @@ class InternalError(RequestError):
     code, status = "internal_error", 500
 
 
-@web.middleware
-async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Errors as problems, and X-Request-Id on what could still have it."""
-    known = request.headers.get("X-Request-Id")
-    request_id = known if known is not None and _ID.fullmatch(known) else uuid4().hex
-    try:
-        response = await handler(request)
-    except RequestError as error:
-        response = send.problem(error)
-    except web.HTTPException as error:
-        response = send.problem(_known(error))
-    except ConnectionResetError:
-        raise
-    except Exception:
-        _log.exception("request %s failed: %s %s", request_id, request.method, request.path)
-        response = send.problem(InternalError(f"request {request_id}; nothing was half recorded"))
-    if not response.prepared:
-        response.headers["X-Request-Id"] = request_id
-    return response
+def guarded(handler: Handler) -> Handler:
+    """The handler, with errors as problems, and X-Request-Id on what could still have it."""
+
+    @wraps(handler)
+    async def guard(request: web.Request) -> web.StreamResponse:
+        known = request.headers.get("X-Request-Id")
+        request_id = known if known is not None and _ID.fullmatch(known) else f"{_process}-{next(_count):x}"
+        try:
+            response = await handler(request)
+        except RequestError as error:
+            response = send.problem(error)
+        except web.HTTPException as error:
+            response = send.problem(_known(error))
+        except ConnectionResetError:
+            raise
+        except Exception:
+            _log.exception("request %s failed: %s %s", request_id, request.method, request.path)
+            response = send.problem(InternalError(f"request {request_id}; nothing was half recorded"))
+        if not response.prepared:
+            response.headers["X-Request-Id"] = request_id
+        return response
+
+    return guard
+
+
+async def nowhere(request: web.Request) -> web.StreamResponse:
+    """What answers where no route does: 405 where the path is known by other methods, else 404."""
+    allowed: set[str] = set()
+    for resource in request.app.router.resources():
+        match, methods = await resource.resolve(request)
+        if match is None:
+            allowed |= methods
+    if allowed:
+        raise MethodNotAllowed(sorted(allowed))
+    raise NotFound("no such path")
 
 
 def _known(error: web.HTTPException) -> RequestError:
     match error:
-        case web.HTTPMethodNotAllowed():
-            return MethodNotAllowed(sorted(error.allowed_methods))
-        case web.HTTPNotFound():
-            return NotFound("no such path")
         case web.HTTPRequestEntityTooLarge():
             return TooLarge([Fault("", "the body is too large")])
         case _ if error.status >= 500:

@@ -14,8 +14,8 @@ from journal.core import cursor
 from journal.core.names import atom_ok, collection_ok, journal_ok
 from journal.errors import Fault, InvalidRequest
 from journal.faults import unknown
-from journal.service.answer import MEDIA
-from journal.service.rounds import DeltasAsked
+from journal.service.answer import MEDIA, Form
+from journal.service.rounds import Page, page
 
 Read = Callable[[str], Any]
 
@@ -172,17 +172,14 @@ class DeltasReader:
         }
         self.read = lru_cache(maxsize=4096)(self._read)
 
-    def _read(self, query: str, form: str) -> DeltasAsked:
+    def _read(self, query: str, form: Form) -> Page:
         found = read(query, self._known, required=("since",))
-        asked = found.get("include", frozenset())
-        return DeltasAsked(
-            since=found["since"],
-            limit=found.get("limit", 10_000),
-            until=found.get("until"),
-            collections=found.get("collections"),
-            client=found.get("client"),
-            wait_s=found.get("wait", 0.0),
-            with_meta="meta" in asked,
-            with_revisions="revisions" in asked,
-            form=found.get("format", form),
+        include = found.pop("include", frozenset())
+        return page(
+            found.pop("since"),
+            wait_s=found.pop("wait", 0.0),
+            form=found.pop("format", form),
+            with_meta="meta" in include,
+            with_revisions="revisions" in include,
+            **found,
         )

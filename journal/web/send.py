@@ -3,13 +3,14 @@
 import gzip
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO, Protocol
 
 import msgspec
 import zstandard
 from aiohttp import web
 from aiohttp.typedefs import LooseHeaders
+from multidict import CIMultiDict
 
 from journal.errors import RangeImpossible, RequestError
 from journal.service.answer import Answer
@@ -45,10 +46,13 @@ async def answer(request: web.Request, told: Answer) -> web.StreamResponse:
         return await _pieces(request, told, accepted)
     if len(told.body) < COMPRESSED_FROM:
         accepted = "identity"
-    headers = _headers(told, accepted)
-    if matches(request, headers["ETag"]):
+    ready = told.coded.get(accepted)
+    if ready is None:
+        ready = told.coded[accepted] = _coded(told.body, accepted), _headers(told, accepted)
+    body, headers = ready
+    if "If-None-Match" in request.headers and matches(request, headers["ETag"]):
         return web.Response(status=304, headers=_without_body(headers))
-    return web.Response(body=_coded(told, told.body, accepted), headers=headers)
+    return web.Response(body=body, headers=headers.copy())
 
 
 def matches(request: web.Request, tag: str) -> bool:
@@ -59,36 +63,32 @@ def matches(request: web.Request, tag: str) -> bool:
     return header.strip() == "*" or tag in (known.strip().removeprefix("W/") for known in header.split(","))
 
 
-def tagged(tag: str, accepted: Coding) -> str:
-    """A strong ETag, one for each coding."""
-    return f'"{tag}"' if accepted == "identity" else f'"{tag}-{accepted}"'
-
-
-def _headers(told: Answer, accepted: Coding) -> dict[str, str]:
-    headers = {
-        "Content-Type": told.media,
-        "ETag": tagged(told.tag, accepted),
-        "Cache-Control": told.cache,
-        "Vary": VARY,
-    }
+def _headers(told: Answer, accepted: Coding) -> CIMultiDict[str]:
+    headers = CIMultiDict(
+        {
+            "Content-Type": told.media,
+            "ETag": f'"{told.tag}"' if accepted == "identity" else f'"{told.tag}-{accepted}"',  # strong: one a coding
+            "Cache-Control": told.cache,
+            "Vary": VARY,
+        }
+    )
     if accepted != "identity":
         headers["Content-Encoding"] = accepted
     return headers
 
 
-def _without_body(headers: dict[str, str]) -> dict[str, str]:
+def _without_body(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name not in ("Content-Type", "Content-Encoding")}
 
 
-def _coded(told: Answer, body: bytes, accepted: Coding) -> bytes:
-    """The body in a coding; it is made once for all who share the answer."""
-    if accepted == "identity":
-        return body
-    found = told.coded.get(accepted)
-    if found is None:
-        found = zstandard.compress(body, 3) if accepted == "zstd" else gzip.compress(body, 5, mtime=0)
-        told.coded[accepted] = found
-    return found
+def _coded(body: bytes, accepted: Coding) -> bytes:
+    match accepted:
+        case "zstd":
+            return zstandard.compress(body, 3)
+        case "gzip":
+            return gzip.compress(body, 5, mtime=0)
+        case "identity":
+            return body
 
 
 class _Compressor(Protocol):

@@ -8,16 +8,18 @@ select a.journal_id, a.collection_id, a.atom, a.born, a.born_by, a.created, a.re
 
 -- The clients that a group of pushes names, and for each the highest number that its journal gave to any.
 prepare clients_named (int[], uuid[]) as
-select n.journal_id, n.name, c.id, c.pushed, c.forgotten,
+select n.journal_id, n.name, c.id, c.pushed,
        (select coalesce(max(o.id), 0) from journal.client o where o.journal_id = n.journal_id) as highest
   from unnest($1, $2) as n (journal_id, name)
   left join journal.client c using (journal_id, name);
 
--- What numbered pushes were answered.
+-- What numbered pushes were answered, and whether that was forgotten, as of one moment: pushes are forgotten
+-- without the lock.
 prepare pushes_decided (int[], int[], bigint[]) as
-select p.journal_id, p.client_id, p.push, p.content, p.status, p.answer
+select n.journal_id, n.client_id, n.push, p.content, p.status, p.answer, n.push <= c.forgotten as is_forgotten
   from unnest($1, $2, $3) as n (journal_id, client_id, push)
-  join journal.push p using (journal_id, client_id, push);
+  join journal.client c on c.journal_id = n.journal_id and c.id = n.client_id
+  left join journal.push p on p.journal_id = n.journal_id and p.client_id = n.client_id and p.push = n.push;
 
 -- What was answered under Idempotency-Keys.
 prepare keys_decided (int[], text[]) as

@@ -22,10 +22,12 @@ from journal.store import embedded
 from journal.store.embedded import EmbeddedUnavailable, is_running, running
 
 USER = """
+import signal
 import sys
 from pathlib import Path
 from journal.store.embedded import running
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would inherit that it is ignored
 with running(Path(sys.argv[1])) as dsn:
     print(dsn, flush=True)
     sys.stdin.read()
@@ -166,7 +168,7 @@ async def test_a_first_use_killed_half_way_is_begun_again(folder: Path) -> None:
 async def test_ctrl_c_in_the_terminal_reaches_its_users_only(folder: Path) -> None:
     with another_user(folder, start_new_session=True) as (other, dsn):
         os.killpg(other.pid, signal.SIGINT)
-        other.wait()
+        other.wait(timeout=10)
         assert b"KeyboardInterrupt" in other.communicate()[1]
         assert not is_running(folder)  # stopped by its user's way out, after a checkpoint: nothing to recover
 

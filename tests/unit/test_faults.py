@@ -139,7 +139,7 @@ def test_a_wrong_type_is_told_with_what_is_expected(body: Any, place: str, detai
 @pytest.mark.parametrize(
     ("body", "fault"),
     [
-        (push(share=10), Fault("/share", "expected `float` < 10.0")),
+        (push(share=10), Fault("/share", "expected `float` < 10.0", 10)),
         (push(share=0.5), Fault("/share", "expected `float` > 0.5")),
         (push(note="abcd"), Fault("/note", "expected `str` of length <= 3", 3)),
         (push(note="A"), Fault("/note", "expected `str` matching regex '^[a-z]*$'")),
