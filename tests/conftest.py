@@ -1,6 +1,7 @@
 """One PostgreSQL server a session, a database of its own for each test, and the service on it."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -46,29 +47,32 @@ async def template(postgres: Server) -> AsyncIterator[str]:
     await admin.close()
 
 
+@asynccontextmanager
+async def new_database(postgres: Server, template: str | None) -> AsyncIterator[str]:
+    """The DSN of a database that is there for as long as the context; without a template there is nothing in it."""
+    name = f"test_{uuid4().hex[:12]}"
+    clone = 'template "template0"' if template is None else f'template "{template}" strategy file_copy'
+    admin = await asyncpg.connect(postgres.dsn)
+    try:
+        await admin.execute(f'create database "{name}" {clone}')
+        yield named(postgres.dsn, name)
+        await admin.execute(f'drop database "{name}" with (force)')
+    finally:
+        await admin.close()
+
+
 @pytest.fixture
 async def empty_database(postgres: Server) -> AsyncIterator[str]:
     """The DSN of a new database without anything in it."""
-    async for dsn in _database(postgres, "template0", ""):
+    async with new_database(postgres, None) as dsn:
         yield dsn
 
 
 @pytest.fixture
 async def database(postgres: Server, template: str) -> AsyncIterator[str]:
     """The DSN of a new, migrated database."""
-    async for dsn in _database(postgres, template, "strategy file_copy"):
+    async with new_database(postgres, template) as dsn:
         yield dsn
-
-
-async def _database(postgres: Server, template: str, strategy: str) -> AsyncIterator[str]:
-    name = f"test_{uuid4().hex[:12]}"
-    admin = await asyncpg.connect(postgres.dsn)
-    try:
-        await admin.execute(f'create database "{name}" template "{template}" {strategy}')
-        yield named(postgres.dsn, name)
-        await admin.execute(f'drop database "{name}" with (force)')
-    finally:
-        await admin.close()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ A commit without an atom has its revision for its only part.
 
 from collections.abc import Iterable
 from hashlib import sha256
+from struct import Struct
 
 from journal.core.model import Change
 
@@ -31,22 +32,22 @@ def told(chain: bytes) -> str:
     return chain[:8].hex()
 
 
+_HEAD = Struct(">IQIBI").pack  # revision, op, and how long the collection's name is
+_LENGTH = Struct(">I").pack
+_COUNT = Struct(">II").pack  # how many names are unset
+
+
 def _parts(change: Change) -> bytes:
-    collection, atom = change.collection.encode(), change.atom.encode()
-    unset = b"".join(len(name).to_bytes(4, "big") + name for name in map(str.encode, change.unset))
+    collection, atom, data = change.collection.encode(), change.atom.encode(), change.data
+    unset = b"".join(_LENGTH(len(name)) + name for name in map(str.encode, change.unset))
     return b"".join(
         (
-            b"\0\0\0\x08",
-            change.revision.to_bytes(8, "big"),
-            b"\0\0\0\x01",
-            change.op.to_bytes(1, "big"),
-            len(collection).to_bytes(4, "big"),
+            _HEAD(8, change.revision, 1, change.op, len(collection)),
             collection,
-            len(atom).to_bytes(4, "big"),
+            _LENGTH(len(atom)),
             atom,
-            b"\0\0\0\x04",
-            len(change.unset).to_bytes(4, "big"),
+            _COUNT(4, len(change.unset)),
             unset,
-            b"\0\0\0\0" if change.data is None else b"\0\0\0\x20" + sha256(change.data).digest(),
+            b"\0\0\0\0" if data is None else b"\0\0\0\x20" + sha256(data).digest(),
         )
     )

@@ -50,7 +50,7 @@ class Group:
     def __init__(self, limits: Limits, tails: dict[str, Tail], *, is_locked: bool) -> None:
         self.limits, self.tails, self.is_locked = limits, tails, is_locked
         self.states = {name: Standing(tail) for name, tail in tails.items()}
-        self.recording = Recording(heads=[], commits=[], atoms={}, clients={}, pushes=[], keys=[])
+        self.recording = Recording(heads=[], commits=[], atoms={}, clients={}, pushes=[], keys=[], old_atoms=set())
         self.answers: list[tuple[Asked, Decided | JournalError]] = []
 
     async def load(self, connection: Connection, asked: Sequence[Asked]) -> None:
@@ -66,6 +66,7 @@ class Group:
                 if collection is not None:
                     keys[head.id, collection.id, change.atom] = None
         found = await record.atoms(connection, list(keys))
+        self.recording.old_atoms = set(found)
         by_id = {state.head.id: state for state in self.states.values()}
         for (journal, collection_id, atom), state in found.items():
             by_id[journal].load_atom(collection_id, atom, state)

@@ -1,6 +1,6 @@
 """Recording: what pushes are decided on, and the one call that records what they came to."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -46,11 +46,15 @@ class NewCommit(msgspec.Struct, frozen=True):
 
 
 class Recording(msgspec.Struct):
-    """All that a group of pushes came to, by table. `heads`: each journal as it was read, and as it will be."""
+    """All that a group of pushes came to, by table.
+
+    `heads`: each journal as it was read, and as it will be. `old_atoms`: those that there were before.
+    """
 
     heads: list[tuple[Head, Head]] = []
     commits: list[NewCommit] = []
     atoms: dict[AtomKey, AtomState] = {}
+    old_atoms: set[AtomKey] = set()
     clients: dict[tuple[int, int], tuple[UUID, int]] = {}
     pushes: list[tuple[int, int, int, Decided]] = []
     keys: list[tuple[int, str, Decided]] = []
@@ -150,8 +154,8 @@ async def forget(database: Database, *, pushes_before: datetime, keys_before: da
         await connection.execute(QUERY["forget_keys"], keys_before, timeout=600)
 
 
-def _arguments(recording: Recording) -> list[list[Any]]:
-    """The columns that journal.append takes, in its order."""
+def _arguments(recording: Recording) -> list[Any]:
+    """What the query `append` takes, in its order: columns, those of numbers as text."""
     ids = {head.id: {name: k.id for name, k in after.collections.items()} for head, after in recording.heads}
     heads = [(old.id, old.turn, old.chain, new.head, new.chain) for old, new in recording.heads]
     commits = [(c.journal, c.revision, c.first, c.client, c.push, c.at, c.chain) for c in recording.commits]
@@ -171,6 +175,7 @@ def _arguments(recording: Recording) -> list[list[Any]]:
     ]
     states = [
         (
+            int((journal, collection, atom) not in recording.old_atoms),
             journal,
             collection,
             atom,
@@ -197,20 +202,22 @@ def _arguments(recording: Recording) -> list[list[Any]]:
     ]
     keys = [(journal, key, d.content, d.status, d.answer.decode()) for journal, key, d in recording.keys]
     tables = (
-        (heads, 5),
-        (commits, 7),
-        (changes, 8),
-        (states, 10),
-        (collections, 5),
-        (clients, 4),
-        (pushes, 6),
-        (keys, 5),
+        (heads, "nn-n-"),
+        (commits, "nnnnn--"),
+        (changes, "nnn-n--n"),
+        (states, "nnn-nnnn---"),
+        (collections, "nn-nn"),
+        (clients, "nn-n"),
+        (pushes, "nnn-n-"),
+        (keys, "n--n-"),
     )
-    return [column for rows, width in tables for column in _columns(rows, width)]
+    return [column for rows, kinds in tables for column in _columns(rows, kinds)]
 
 
-def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+def _columns(rows: Sequence[tuple[Any, ...]], kinds: str) -> list[Any]:
+    """The columns of rows; those of a kind n are numbers."""
+    columns: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else [()] * len(kinds)
+    return [_numbers(column) if kind == "n" else column for kind, column in zip(kinds, columns, strict=True)]
 
 
 def _array(names: Any) -> str:
@@ -219,5 +226,6 @@ def _array(names: Any) -> str:
     return "{" + ",".join(quoted) + "}"
 
 
-def _numbers(numbers: Any) -> str:
-    return "{" + ",".join(map(str, numbers)) + "}"
+def _numbers(numbers: Iterable[int | None]) -> str:
+    """An array of numbers, likewise."""
+    return "{" + ",".join(["null" if number is None else str(number) for number in numbers]) + "}"

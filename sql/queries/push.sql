@@ -33,25 +33,26 @@ select c.journal_id, c.revision, c.chain
   from unnest($1, $2) as n (journal_id, revision)
   join journal.commit c using (journal_id, revision);
 
--- Records a group: sql/functions/append.sql says what each argument is.
+-- Records a group: sql/functions/append.sql says what each argument is. Arrays of numbers come as the text of an
+-- array, which costs the caller a tenth of what an array does.
 prepare append (
-  int[], bigint[], bytea[], bigint[], bytea[],
-  int[], bigint[], bigint[], int[], bigint[], timestamptz[], bytea[],
-  int[], bigint[], int[], text[], smallint[], text[], text[], bigint[],
-  int[], int[], text[], bigint[], int[], bigint[], bigint[], text[], text[], text[],
-  int[], int[], text[], bigint[], bigint[],
-  int[], int[], uuid[], bigint[],
-  int[], int[], bigint[], bytea[], smallint[], text[],
-  int[], text[], bytea[], smallint[], text[]) as
+  text, text, bytea[], text, bytea[],
+  text, text, text, text, text, timestamptz[], bytea[],
+  text, text, text, text[], text, text[], text[], text,
+  text, text, text, text[], text, text, text, text, text[], text[], text[],
+  text, text, text[], text, text,
+  text, text, uuid[], text,
+  text, text, text, bytea[], text, text[],
+  text, text[], bytea[], text, text[]) as
 select journal.append(
-  $1, $2, $3, $4, $5,
-  $6, $7, $8, $9, $10, $11, $12,
-  $13, $14, $15, $16, $17, $18, $19, $20,
-  $21, $22, $23, $24, $25, $26, $27, $28, $29, $30,
-  $31, $32, $33, $34, $35,
-  $36, $37, $38, $39,
-  $40, $41, $42, $43, $44, $45,
-  $46, $47, $48, $49, $50);
+  $1::int[], $2::bigint[], $3, $4::bigint[], $5,
+  $6::int[], $7::bigint[], $8::bigint[], $9::int[], $10::bigint[], $11, $12,
+  $13::int[], $14::bigint[], $15::int[], $16, $17::smallint[], $18, $19, $20::bigint[],
+  $21::boolean[], $22::int[], $23::int[], $24, $25::bigint[], $26::int[], $27::bigint[], $28::bigint[], $29, $30, $31,
+  $32::int[], $33::int[], $34, $35::bigint[], $36::bigint[],
+  $37::int[], $38::int[], $39, $40::bigint[],
+  $41::int[], $42::int[], $43::bigint[], $44, $45::smallint[], $46,
+  $47::int[], $48, $49, $50::smallint[], $51);
 
 -- Forgets what was answered before a moment; a client keeps the highest number that is forgotten.
 prepare forget_pushes (timestamptz) as
