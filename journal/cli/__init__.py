@@ -1,1 +1,59 @@
-"""The command line."""
+"""The command line: one file a group of commands. What goes wrong ends in cli/say.py."""
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+import journal
+from journal.cli import asking, database, deltas, imports, say, serve, snapshot
+
+app = typer.Typer(
+    name="journal",
+    help="A change journal and sync service on PostgreSQL: everything since revision N, exact.",
+    epilog=say.EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+SERVICE, ASKING, RECORDING = "The service", "Ask a running service", "Record a history"
+
+
+def _tell_version(is_asked: bool) -> None:  # noqa: FBT001 — typer calls it
+    if is_asked:
+        say.out.print(f"journal {journal.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _journal(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Tell the version.", is_eager=True, callback=_tell_version)
+    ] = False,
+) -> None: ...
+
+
+app.command(rich_help_panel=SERVICE)(serve.serve)
+app.command(rich_help_panel=SERVICE)(database.migrate)
+app.command(rich_help_panel=ASKING)(asking.create)
+app.command(rich_help_panel=ASKING)(asking.status)
+app.command(rich_help_panel=ASKING)(deltas.deltas)
+app.command(rich_help_panel=ASKING)(asking.history)
+app.command(rich_help_panel=ASKING)(snapshot.snapshot)
+app.command("import", rich_help_panel=RECORDING)(imports.import_)
+app.command("import-git", rich_help_panel=RECORDING)(imports.import_git)
+
+
+def main() -> None:
+    """Run the command that was asked for."""
+    signal.signal(signal.SIGTERM, _terminated)
+    app()
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)  # through every `finally`, so that the embedded PostgreSQL is stopped

@@ -11,11 +11,13 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from journal.core.names import collection_ok
 from journal.errors import Fault, InvalidRequest
 
 LARGEST = 2**53 - 1
 _THREE = re.compile(r"([0-9a-f]{12}):(0|[1-9][0-9]{0,15}):([0-9a-f]{16})(?::(.+))?", re.S)
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")
+_CLIENT = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Cursor(msgspec.Struct, frozen=True):
@@ -67,24 +69,30 @@ def parse_since(text: str, *, parameter: str = "since") -> Cursor | int:
 
 
 def _with_members(cursor: Cursor, text: str, parameter: str) -> Cursor:
-    members = dict(part.partition("=")[::2] for part in text.split(":"))
-    if not members.keys() <= {"collections", "base", "until", "client"} or len(members) != text.count(":") + 1:
+    parts = [part.partition("=") for part in text.split(":")]
+    members = {name: value for name, equals, value in parts if equals}
+    if not members.keys() <= {"collections", "base", "until", "client"} or len(members) != len(parts):
         raise _no_cursor(parameter)
     numbers = {name: members[name] for name in ("base", "until") if name in members}
     if any(not _NUMBER.fullmatch(number) for number in numbers.values()):
         raise _no_cursor(parameter)
     base, until = (int(numbers[name]) if name in numbers else None for name in ("base", "until"))
-    is_ordered = base is None or base <= cursor.revision <= (LARGEST if until is None else until)
-    if not is_ordered or (base is None and (until is not None or "client" in members)):
+    client = members.get("client")
+    is_ordered = base is None or base <= cursor.revision <= (LARGEST if until is None else until) <= LARGEST
+    if not is_ordered or (base is None and (until is not None or client is not None)):
+        raise _no_cursor(parameter)
+    if client is not None and not _CLIENT.fullmatch(client):
         raise _no_cursor(parameter)
     names = members.get("collections")
-    return msgspec.structs.replace(
-        cursor,
-        collections=None if names is None else frozenset(map(unquote, names.split(","))) - {""},
-        base=base,
-        until=until,
-        client=members.get("client"),
-    )
+    collections = None if names is None else _names(names)
+    if collections is not None and not all(map(collection_ok, collections)):
+        raise _no_cursor(parameter)
+    return msgspec.structs.replace(cursor, collections=collections, base=base, until=until, client=client)
+
+
+def _names(text: str) -> frozenset[str]:
+    """Of no text there are none; what is not UTF-8 comes out as no name."""
+    return frozenset(unquote(name, errors="surrogateescape") for name in text.split(",")) if text else frozenset()
 
 
 def _no_cursor(parameter: str) -> InvalidRequest:

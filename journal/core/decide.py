@@ -228,8 +228,8 @@ class _Deciding:
 
     def record_whole(self, atom: _Atom, change: PushChange, op: Op, *, has_moved: bool) -> Outcome:
         assert change.data is not None
-        if len(change.data) > self.atom_bytes:
-            return self.too_large(len(change.data))
+        if self.is_too_large(change.data):
+            return self.too_large(change.data)
         now, client = atom.now, self.push.client
         revision = self.record(atom, change, op, change.data, ())
         born_by = client if now is None or now.born_by == client else 0
@@ -250,8 +250,8 @@ class _Deciding:
         assert now is not None
         assert now.data is not None
         data = patched(now.data, patch, unset)
-        if len(data) > self.atom_bytes:
-            return self.too_large(len(data))
+        if self.is_too_large(data):
+            return self.too_large(data)
         revision = self.record(atom, change, Op.UPDATE, patch, unset)
         told = (*unset, *(() if patch is None else decode_fields(patch)))
         fields = {name: at for name, at in now.fields.items() if name not in told} | dict.fromkeys(told, revision)
@@ -264,7 +264,12 @@ class _Deciding:
         self.changes.append(Change(revision, op, change.collection, change.atom, data, unset, prev, self.push.client))
         return revision
 
-    def too_large(self, size: int) -> Outcome:
+    def is_too_large(self, data: bytes) -> bool:
+        """By the bytes that say something: PostgreSQL tells jsonb with blanks that nobody sent."""
+        return len(data) > self.atom_bytes and len(_dense(data)) > self.atom_bytes
+
+    def too_large(self, data: bytes) -> Outcome:
+        size = len(_dense(data))
         return _rejected("atom_too_large", f"the atom would have {size} bytes; at most {self.atom_bytes} are kept")
 
     def unrecorded(self, change: PushChange, outcome: Outcome) -> Outcome:
@@ -277,6 +282,10 @@ class _Deciding:
         return msgspec.structs.replace(
             outcome, current=current, revision=UNSET if outcome.revision is UNSET else revision
         )
+
+
+def _dense(data: bytes) -> bytes:
+    return msgspec.json.format(data, indent=-1)
 
 
 def _equal(expected: bytes | None, data: bytes | None) -> bool:

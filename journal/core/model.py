@@ -15,6 +15,14 @@ type_of_fields = dict[str, Raw]
 decode_fields = msgspec.json.Decoder(type_of_fields).decode
 encode_fields = msgspec.json.Encoder().encode
 
+_LINE_ENDS_AS_BLANKS = bytes.maketrans(b"\n\r", b"  ")
+
+
+def on_one_line(text: bytes) -> bytes:
+    """JSON text without line ends, which mean nothing there: what is recorded is told as lines (test_deltas.py)."""
+    return text.translate(_LINE_ENDS_AS_BLANKS)
+
+
 Key = tuple[str, str]
 """A collection's name and an atom's: what names an atom in a journal."""
 

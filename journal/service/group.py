@@ -14,7 +14,7 @@ from journal.core.model import AtomState, Key, Outcome, Policy, Push, PushChange
 from journal.errors import JournalError, NotApplied, PushReused, PushTooOld, RequestError, ResyncRequired, Stale
 from journal.service.judge import judge, resync
 from journal.service.tails import Tail, Tails
-from journal.store import record
+from journal.store import heads, record
 from journal.store.database import Connection
 from journal.store.heads import Collection, Commit, Head
 from journal.store.record import AtomKey, Client, Decided, NewCommit, Recording
@@ -36,6 +36,7 @@ class Asked(msgspec.Struct, eq=False):
     base: Cursor | None = None
     content: bytes = b""
     at: datetime | None = None  # recorded as the commit's time, for histories that are imported
+    size: int = 0  # bytes, so that a group stays within bounds
     answer: "asyncio.Future[Decided] | None" = None
 
     @property
@@ -200,16 +201,28 @@ class Group:
 
     async def append(self, connection: Connection) -> datetime | None:
         """Record it; None where there was nothing to."""
-        if self.recording.is_empty:
-            return None
         touched = {commit.journal for commit in self.recording.commits}
         touched |= {journal for journal, _ in self.recording.clients}
         touched |= {journal for journal, _, _ in self.recording.keys}
+        if not self.is_locked:
+            await self._confirm(connection, [head for head in self._heads() if head.id not in touched])
+        if self.recording.is_empty:
+            return None
         states = [state for state in self.states.values() if state.head.id in touched]
         for state in states:
             state.is_written = True
         self.recording.heads = [(state.head, state.head_now()) for state in states]
         return await record.append(connection, self.recording)
+
+    async def _confirm(self, connection: Connection, untouched: list[Head]) -> None:
+        """Stale where memory was behind: nothing else compares it where all was refused, unchanged or replayed."""
+        if untouched:
+            turns = await heads.turns(connection, [head.id for head in untouched])
+            if any(turns.get(head.id) != (head.turn, head.chain) for head in untouched):
+                raise Stale
+
+    def _heads(self) -> list[Head]:
+        return [state.head for state in self.states.values()]
 
     def publish(self, tails: Tails, at: datetime | None) -> None:
         """Tell this process's memory, and then who waits for an answer."""

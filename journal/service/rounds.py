@@ -68,6 +68,8 @@ def page(
     elif since.base is not None:
         if since.until is not None and until not in (None, since.until):
             raise InvalidRequest([Fault("/until", "the cursor is of a round with another end", since.until)])
+        if since.until is None and (is_fixed or with_revisions):  # it told what a fold cancels: test_pages.py
+            raise InvalidRequest([Fault("/since", "the cursor is of a round to the head: without until or revisions")])
         if client not in (None, since.client):
             raise InvalidRequest([Fault("/client", "the cursor is of another client's round")])
         base, until, client = since.base, until if since.until is None else since.until, since.client

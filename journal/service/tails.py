@@ -13,6 +13,7 @@ from uuid import UUID
 from journal.config import Memory
 from journal.core import chain
 from journal.core.cursor import Cursor
+from journal.core.names import journal_ok
 from journal.errors import JournalNotFound, Unavailable
 from journal.store import heads
 from journal.store.database import Connection, Database
@@ -128,7 +129,7 @@ class Tails:
         return await asyncio.shield(loading)
 
     async def _load(self, name: str) -> Tail:
-        head = await heads.head_by_name(self.database, name)
+        head = await heads.head_by_name(self.database, name) if journal_ok(name) else None
         if head is None:
             raise JournalNotFound
         return self._keep(Tail(head))
@@ -201,7 +202,8 @@ class Tails:
     async def compare(self) -> None:
         """Look at PostgreSQL's own rows whether anything was missed: a lost notification costs latency, never data."""
         known = list(self._by_id)
-        turns = await heads.turns(self.database, known)
+        async with self.database.reading() as connection:
+            turns = await heads.turns(connection, known)
         for journal in known:
             tail = self._by_id.get(journal)
             if tail is None or tail.is_being_written:
@@ -225,11 +227,14 @@ class Tails:
         await asyncio.shield(again)
 
     async def _refresh(self, tail: Tail) -> None:
-        known = tail.head
-        async with self.database.moment() as connection:
-            feed = await heads.feed(connection, known.id, known.head, self.memory.ring_changes)
-        if tail.head is known:  # else this process recorded something meanwhile: a newer moment than was read
-            self._learn(tail, feed)
+        while True:
+            known = tail.head
+            async with self.database.moment() as connection:
+                feed = await heads.feed(connection, known.id, known.head, self.memory.ring_changes)
+            if tail.head is known:
+                return self._learn(tail, feed)
+            if feed is not None and feed.head.turn <= tail.head.turn:
+                return None  # this process recorded something meanwhile: a newer moment than was read
 
     async def refresh_locked(self, connection: Connection, tail: Tail) -> None:
         """The same on a connection that holds the journal's head, so that nothing moves meanwhile."""

@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
-from journal.config import Limits
+from journal.config import MIB, Limits
 from journal.errors import JournalNotFound, Stale, Unavailable
 from journal.service.group import Asked, Group
 from journal.service.tails import Tail, Tails
@@ -20,6 +20,7 @@ from journal.store.record import Decided
 
 GROUP_PUSHES = 512
 GROUP_CHANGES = 20_000
+GROUP_BYTES = 32 * MIB
 LANE_S = 20.0
 CONTENDED_S = 1.0
 RETRIES_S = 2.0
@@ -66,16 +67,17 @@ class Writer:
 
     def _take(self, waiting: deque[Asked]) -> list[Asked]:
         taken: list[Asked] = []
-        changes = 0
-        while (
-            waiting and len(taken) < GROUP_PUSHES and (not taken or changes + len(waiting[0].changes) < GROUP_CHANGES)
-        ):
-            asked = waiting.popleft()
+        changes = size = 0
+        while waiting and len(taken) < GROUP_PUSHES:
+            asked = waiting[0]
+            changes, size = changes + len(asked.changes), size + asked.size
+            if taken and (changes > GROUP_CHANGES or size > GROUP_BYTES):
+                break
+            waiting.popleft()
             if asked.journal in self._held and waiting is self._waiting:
                 self._held[asked.journal].append(asked)
-                continue
-            taken.append(asked)
-            changes += len(asked.changes)
+            else:
+                taken.append(asked)
         return taken
 
     async def _group(self, asked: list[Asked]) -> None:

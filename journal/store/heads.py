@@ -103,10 +103,9 @@ async def heads_after(database: Database, name: str, limit: int) -> list[Head]:
     return [head for row in rows if (head := _head(row)) is not None]
 
 
-async def turns(database: Database, journals: Sequence[int]) -> dict[int, tuple[int, bytes]]:
+async def turns(connection: Connection, journals: Sequence[int]) -> dict[int, tuple[int, bytes]]:
     """The turn and the chain of those of `journals` that are there."""
-    async with database.reading() as connection:
-        rows = await connection.fetch(QUERY["turns"], journals)
+    rows = await connection.fetch(QUERY["turns"], journals)
     return {row["journal_id"]: (row["turn"], row["chain"]) for row in rows}
 
 

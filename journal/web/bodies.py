@@ -1,17 +1,18 @@
 """Request bodies: read strictly, every fault told with a pointer, nothing guessed."""
 
+import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 
 import msgspec
 from aiohttp import web
-from msgspec import UNSET
+from msgspec import UNSET, Raw, UnsetType
 
 from journal.config import Limits
 from journal.core import ijson
 from journal.core.cursor import Cursor, parse
-from journal.core.model import PushChange
+from journal.core.model import PushChange, on_one_line
 from journal.core.names import atom_ok, collection_ok
 from journal.errors import Fault, InvalidRequest, TooLarge, UnsupportedMedia
 from journal.faults import faults
@@ -32,6 +33,8 @@ async def body(request: web.Request, limits: Limits) -> bytes:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise TooLarge([Fault("", "the body is too large", limits.body_bytes)]) from None
+    except web.RequestPayloadError:
+        raise InvalidRequest([Fault("", "the body is not what its Content-Encoding says, or is cut off")]) from None
 
 
 def push(text: bytes, limits: Limits, journal: str, key: str | None) -> Asked:
@@ -40,15 +43,13 @@ def push(text: bytes, limits: Limits, journal: str, key: str | None) -> Asked:
     try:
         asked = _push(text)
     except msgspec.ValidationError as error:
-        raise _wrong(text, PushRequest, error) from None
+        raise _wrong(text, PushRequest, error, _besides(text)) from None
     if len(asked.changes) > limits.changes:
         raise TooLarge([Fault("/changes", f"{len(asked.changes)} changes", limits.changes)])
-    wrong = [fault for place, change in enumerate(asked.changes) for fault in _of_change(place, change, asked)]
+    base, wrong = _base(asked)
+    wrong += [fault for place, change in enumerate(asked.changes) for fault in _of_change(place, change, asked)]
     if wrong:
-        raise InvalidRequest(wrong[:1000])
-    if asked.push is not UNSET and asked.client is UNSET:
-        raise InvalidRequest([Fault("/client", "a push that bears a number names its client")])
-    base = None if asked.base is UNSET else parse(asked.base, parameter="base")
+        raise InvalidRequest(ijson.first_of(wrong))
     number = None if asked.push is UNSET else asked.push
     key = None if number is not None else key
     return Asked(
@@ -60,6 +61,7 @@ def push(text: bytes, limits: Limits, journal: str, key: str | None) -> Asked:
         number=number,
         key=key,
         base=base,
+        size=len(text),
         content=b"" if number is None and key is None else content_hash(asked.changes),
     )
 
@@ -97,10 +99,50 @@ def _check(text: bytes, limits: Limits) -> None:
         raise InvalidRequest(wrong)
 
 
-def _wrong(text: bytes, shape: type[msgspec.Struct], error: msgspec.ValidationError | None) -> InvalidRequest:
+def _wrong(
+    text: bytes,
+    shape: type[msgspec.Struct],
+    error: msgspec.ValidationError | None,
+    besides: Iterable[Fault] = (),
+) -> InvalidRequest:
     """All that is wrong with a body, found by a second and slower look."""
     found = faults(json.loads(text), shape)
-    return InvalidRequest(found or [Fault("", str(error))])
+    told = {fault.pointer for fault in found}
+    found += [fault for fault in besides if fault.pointer not in told]
+    return InvalidRequest(ijson.first_of(found) or [Fault("", str(error))])
+
+
+class _Parts(msgspec.Struct):
+    """A push of which only the outer shape is looked at."""
+
+    changes: list[Raw] = []
+    client: Raw | UnsetType = UNSET
+    push: Raw | UnsetType = UNSET
+    base: str | UnsetType = UNSET
+
+
+def _besides(text: bytes) -> Iterator[Fault]:
+    """What is wrong with those parts of a push that are of their types, where others are not."""
+    try:
+        parts = msgspec.json.decode(text, type=_Parts)
+    except msgspec.ValidationError:
+        return
+    yield from _base(parts)[1]
+    for place, part in enumerate(parts.changes):
+        with contextlib.suppress(msgspec.ValidationError):
+            yield from _of_change(place, msgspec.json.decode(part, type=ChangeRequest), parts)
+
+
+def _base(asked: PushRequest | _Parts) -> tuple[Cursor | None, list[Fault]]:
+    """A push's base, and what is wrong with it and with who pushes."""
+    wrong = []
+    if asked.push is not UNSET and asked.client is UNSET:
+        wrong.append(Fault("/client", "a push that bears a number names its client"))
+    try:
+        base = None if asked.base is UNSET else parse(asked.base, parameter="base")
+    except InvalidRequest as error:
+        return None, wrong + list(error.errors)
+    return base, wrong
 
 
 def _change(change: ChangeRequest, base: Cursor | None) -> PushChange:
@@ -111,7 +153,7 @@ def _change(change: ChangeRequest, base: Cursor | None) -> PushChange:
         op=change.op,
         collection=change.collection,
         atom=change.atom,
-        data=None if change.data is UNSET else bytes(change.data),
+        data=None if change.data is UNSET else on_one_line(bytes(change.data)),
         unset=() if change.unset is UNSET else tuple(change.unset),
         base=own,
         if_data=UNSET if change.if_data is UNSET else _or_none(bytes(change.if_data)),
@@ -122,7 +164,7 @@ def _or_none(text: bytes) -> bytes | None:
     return None if text == b"null" else text
 
 
-def _of_change(place: int, change: ChangeRequest, asked: PushRequest) -> Iterator[Fault]:
+def _of_change(place: int, change: ChangeRequest, asked: PushRequest | _Parts) -> Iterator[Fault]:
     """What msgspec has no word for: names, objects, and which members go with which op."""
     at = f"/changes/{place}"
     if not collection_ok(change.collection):

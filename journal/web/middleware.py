@@ -41,8 +41,8 @@ def guarded(handler: Handler) -> Handler:
             response = send.problem(error)
         except web.HTTPException as error:
             response = send.problem(_known(error))
-        except ConnectionResetError:
-            raise
+        except ConnectionResetError:  # the client went away in the middle: nobody is there to be told anything
+            return web.Response(status=499)
         except Exception:
             _log.exception("request %s failed: %s %s", request_id, request.method, request.path)
             response = send.problem(InternalError(f"request {request_id}; nothing was half recorded"))

@@ -1,5 +1,6 @@
 """Routes: every call of the protocol, and what answers it."""
 
+import re
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -17,7 +18,8 @@ from journal.web.parameters import DeltasReader, number
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 POLICIES: tuple[Policy, ...] = ("server", "merge", "client")
 J = "/v1/journals/{j}"
-_LIMITED: dict[str, read.Read] = {"after": str, "limit": number(1, 1000)}
+_LIMITED: dict[str, read.Read] = {"after": read.journal, "limit": number(1, 1000)}
+_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _ATOM: dict[str, read.Read] = {"collection": read.collection, "atom": read.atom}
 
 
@@ -51,7 +53,7 @@ class Routes:
 
     async def about(self, request: web.Request) -> web.StreamResponse:
         """GET /v1: version, limits, policies, forms."""
-        read.read(request.query_string, {})
+        read.read(request.rel_url.raw_query_string, {})
         return send.json(
             {
                 "version": 1,
@@ -64,11 +66,12 @@ class Routes:
 
     async def journals(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/journals: a page of journals."""
-        asked = read.read(request.query_string, _LIMITED)
+        asked = read.read(request.rel_url.raw_query_string, _LIMITED)
         return send.json(await self.service.journals.page(asked.get("after", ""), asked.get("limit", 100)))
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """PUT …: make a journal; 200 where it is there."""
+        read.read(request.rel_url.raw_query_string, {})
         name = request.match_info["j"]
         try:
             read.journal(name)
@@ -79,13 +82,14 @@ class Routes:
 
     async def remove(self, request: web.Request) -> web.StreamResponse:
         """DELETE …: remove a journal with its record."""
+        read.read(request.rel_url.raw_query_string, {})
         await self.service.journals.remove(request.match_info["j"])
         return web.Response(status=204)
 
     async def head(self, request: web.Request) -> web.StreamResponse:
         """GET …: what revision one should have. From memory."""
         tail = await self.service.tails.of(request.match_info["j"])
-        read.read(request.query_string, {})
+        read.read(request.rel_url.raw_query_string, {})
         head = tail.head
         tag = f'"{head.epoch}:{head.head}:{head.chain[:8].hex()}:{head.horizon}"'
         headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": send.VARY}
@@ -95,24 +99,26 @@ class Routes:
 
     async def collections(self, request: web.Request) -> web.StreamResponse:
         """GET …/collections."""
-        read.read(request.query_string, {})
+        read.read(request.rel_url.raw_query_string, {})
         return send.json(await self.service.journals.collections(request.match_info["j"]))
 
     async def set_policy(self, request: web.Request) -> web.StreamResponse:
         """PUT …/collections: give a collection a policy."""
+        read.read(request.rel_url.raw_query_string, {})
         asked = bodies.collection(await bodies.body(request, self.limits), self.limits)
         told = await self.service.journals.set_policy(request.match_info["j"], asked.collection, asked.policy)
         return send.json(told)
 
     async def deltas(self, request: web.Request) -> web.StreamResponse:
         """GET …/deltas: everything since a revision."""
-        asked = self.deltas_query.read(request.query_string, negotiate.form(request.headers.get("Accept")))
+        form = negotiate.form(request.headers.get("Accept"))
+        asked = self.deltas_query.read(request.rel_url.raw_query_string, form)
         return await send.answer(request, await self.service.reader.deltas(request.match_info["j"], asked))
 
     async def cursor(self, request: web.Request) -> web.StreamResponse:
         """GET …/cursor: a cursor for other collections."""
         known = {"at": read.at_cursor, "collections": read.collections}
-        asked = read.read(request.query_string, known, required=("at",))
+        asked = read.read(request.rel_url.raw_query_string, known, required=("at",))
         told = await self.service.journals.cursor(request.match_info["j"], asked["at"], asked.get("collections"))
         return send.json(told)
 
@@ -120,7 +126,7 @@ class Routes:
         """GET …/changes: the record itself."""
         form = negotiate.form(request.headers.get("Accept"), ("json", "msgpack"))
         known = {"since": read.since, "limit": number(1, self.limits.raw_changes)}
-        asked = read.read(request.query_string, known, required=("since",))
+        asked = read.read(request.rel_url.raw_query_string, known, required=("since",))
         told = await self.service.changes.changes(
             request.match_info["j"], asked["since"], asked.get("limit", 1000), form
         )
@@ -128,10 +134,11 @@ class Routes:
 
     async def push(self, request: web.Request) -> web.StreamResponse:
         """POST …/changes: push."""
+        read.read(request.rel_url.raw_query_string, {})
         journal = request.match_info["j"]
         key = request.headers.get("Idempotency-Key")
-        if key is not None and not 1 <= len(key) <= 255:
-            raise InvalidRequest([Fault("", "Idempotency-Key: 1–255 characters", 255)])
+        if key is not None and not _KEY.fullmatch(key):
+            raise InvalidRequest([Fault("", "Idempotency-Key: 1–255 printable characters of ASCII", 255)])
         asked = bodies.push(await bodies.body(request, self.limits), self.limits, journal, key)
         decided = await self.service.writer.push(asked)
         media = "application/json" if decided.status == 200 else "application/problem+json"
@@ -140,7 +147,7 @@ class Routes:
     async def snapshot(self, request: web.Request) -> web.StreamResponse:
         """GET …/snapshot: where the snapshot is."""
         journal = request.match_info["j"]
-        asked = read.read(request.query_string, {"collections": read.collections})
+        asked = read.read(request.rel_url.raw_query_string, {"collections": read.collections})
         found = await self.service.snapshots.current(journal, asked.get("collections"))
         location = f"/v1/journals/{journal}/snapshots/{found}"
         return web.Response(
@@ -154,7 +161,7 @@ class Routes:
 
     async def snapshot_file(self, request: web.Request) -> web.StreamResponse:
         """GET …/snapshots/{id}: the snapshot, or a range of it."""
-        read.read(request.query_string, {})
+        read.read(request.rel_url.raw_query_string, {})
         coding = negotiate.coding(request.headers.get("Accept-Encoding"))
         found = await self.service.snapshots.file(request.match_info["j"], request.match_info["id"], coding)
         return await send.file(request, found)
@@ -162,7 +169,7 @@ class Routes:
     async def atom(self, request: web.Request) -> web.StreamResponse:
         """GET …/atom: one atom, now or at a revision."""
         known = _ATOM | {"at": read.revision}
-        asked = read.read(request.query_string, known, required=("collection", "atom"))
+        asked = read.read(request.rel_url.raw_query_string, known, required=("collection", "atom"))
         told = await self.service.atoms.atom(
             request.match_info["j"], asked["collection"], asked["atom"], asked.get("at")
         )
@@ -171,7 +178,7 @@ class Routes:
     async def history(self, request: web.Request) -> web.StreamResponse:
         """GET …/atom/history: an atom's changes, newest first."""
         known = _ATOM | {"before": read.revision, "limit": number(1, 1000)}
-        asked = read.read(request.query_string, known, required=("collection", "atom"))
+        asked = read.read(request.rel_url.raw_query_string, known, required=("collection", "atom"))
         told = await self.service.atoms.history(
             request.match_info["j"], asked["collection"], asked["atom"], asked.get("before"), asked.get("limit", 100)
         )

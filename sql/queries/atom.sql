@@ -22,7 +22,9 @@ with recursive walk as (
   union all
   select x.revision, x.op, x.data, x.unset, x.prev, x.erased
     from walk w
-    join journal.change x on x.journal_id = $1 and x.revision = w.prev)
+   cross join lateral (
+     select x.revision, x.op, x.data, x.unset, x.prev, x.erased
+       from journal.change x where x.journal_id = $1 and x.revision = w.prev limit 1) x)
 select w.revision, w.op, w.data, w.unset, w.erased is not null as erased, c.committed_at, k.name as by, c.push
   from walk w
   left join lateral (select c.committed_at, c.client_id, c.push from journal.commit c

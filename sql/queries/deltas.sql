@@ -60,16 +60,22 @@ select max(x.revision) as revision
 having max(x.revision) > $3
  order by max(x.revision);
 
--- The changes of those atoms ($3: the revisions of their last ones) after the base, oldest first: the walk along prev.
+-- The changes of those atoms ($3: the revisions of their last ones) after the base, oldest first: the walk along
+-- prev. Lateral with a limit, so that each step is a look into the primary key whatever the planner expects: a plain
+-- join was once planned as a hash of the whole record.
 prepare walk_back (int, bigint, bigint[]) as
 with recursive walk as (
   select x.revision, x.collection_id, x.atom, x.op, x.data, x.unset, x.prev
     from unnest($3) as l (revision)
-    join journal.change x on x.journal_id = $1 and x.revision = l.revision
+   cross join lateral (
+     select x.revision, x.collection_id, x.atom, x.op, x.data, x.unset, x.prev
+       from journal.change x where x.journal_id = $1 and x.revision = l.revision limit 1) x
   union all
   select x.revision, x.collection_id, x.atom, x.op, x.data, x.unset, x.prev
     from walk w
-    join journal.change x on x.journal_id = $1 and x.revision = w.prev
+   cross join lateral (
+     select x.revision, x.collection_id, x.atom, x.op, x.data, x.unset, x.prev
+       from journal.change x where x.journal_id = $1 and x.revision = w.prev limit 1) x
    where w.prev > $2)
 select w.revision, w.collection_id, w.atom, w.op, w.data, w.unset, w.prev,
        case when w.op = 1 then (select c.client_id from journal.commit c

@@ -45,10 +45,7 @@ def trees() -> dict[int, Tree]:
     """What git says the tree was, by revision."""
     with gzip.open(TREES, "rt") as lines:
         told = [json.loads(line) for line in lines]
-    return {
-        one["revision"]: {tuple(name.split("\t")): data for name, data in one["tree"].items()}
-        for one in told
-    }
+    return {one["revision"]: {tuple(name.split("\t")): data for name, data in one["tree"].items()} for one in told}
 
 
 def applied(tree: Tree, deltas: list[dict[str, Any]]) -> Tree:

@@ -1,0 +1,181 @@
+"""`journal serve`: the service, on a PostgreSQL that is named or on the embedded one."""
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable, Coroutine
+from contextlib import closing
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+import journal
+from journal.cli import say
+from journal.cli.database import opened, reachable, without_password
+from journal.cli.imports import record
+from journal.cli.ndjson import Lines
+from journal.cli.options import DATA, Data, Dsn
+from journal.config import Settings
+from journal.service.running import Service
+from journal.store import heads
+from journal.store import migrate as migrations
+from journal.store.embedded import running
+from journal.web import listen
+
+SAMPLE = "demo"
+_DEFAULT = Settings(dsn="", spool=Path())
+
+
+def serve(
+    *,
+    dsn: Dsn = None,
+    data: Data = DATA,
+    host: Annotated[
+        str, typer.Option(envvar="JOURNAL_HOST", metavar="HOST", help="Where to listen; 0.0.0.0: everywhere.")
+    ] = _DEFAULT.host,
+    port: Annotated[
+        int, typer.Option(envvar="JOURNAL_PORT", metavar="N", min=0, max=65535, help="0: any that is free.")
+    ] = _DEFAULT.port,
+    read_connections: Annotated[
+        int,
+        typer.Option(envvar="JOURNAL_READ_CONNECTIONS", metavar="N", min=1, help="At most so many connections read."),
+    ] = _DEFAULT.read_connections,
+    poll_s: Annotated[
+        float,
+        typer.Option(
+            envvar="JOURNAL_POLL_S",
+            metavar="SECONDS",
+            min=0.05,
+            help="How often to look for what no notification told.",
+        ),
+    ] = _DEFAULT.poll_s,
+    push_kept_days: Annotated[
+        float,
+        typer.Option(
+            envvar="JOURNAL_PUSH_KEPT_DAYS", metavar="DAYS", min=0, help="How long the answers to pushes are kept."
+        ),
+    ] = _DEFAULT.push_kept_days,
+    key_kept_days: Annotated[
+        float,
+        typer.Option(
+            envvar="JOURNAL_KEY_KEPT_DAYS", metavar="DAYS", min=0, help="How long an Idempotency-Key is remembered."
+        ),
+    ] = _DEFAULT.key_kept_days,
+    migrate: Annotated[
+        bool, typer.Option(envvar="JOURNAL_MIGRATE", help="Bring the database up to date first.")
+    ] = True,
+    sample: Annotated[
+        bool,
+        typer.Option("--sample", envvar="JOURNAL_SAMPLE", help=f"Load sample data into {SAMPLE}, if that is empty."),
+    ] = False,
+) -> None:
+    """Run the service.
+
+    Without --dsn it brings a PostgreSQL 16 of its own, in --data.
+
+    The first Ctrl-C or SIGTERM stops it once what is being answered is answered, a second one at once.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    with say.told(), closing(_bound(host, port)) as listener:
+
+        def run(found: str, *, is_embedded: bool) -> None:
+            with reachable(found):
+                _run(_prepare(found, migrate=migrate, sample=sample))
+                settings = Settings(
+                    dsn=found,
+                    spool=data / "spool",
+                    host=host,
+                    port=listener.getsockname()[1],
+                    read_connections=read_connections,
+                    poll_s=poll_s,
+                    push_kept_days=push_kept_days,
+                    key_kept_days=key_kept_days,
+                )
+                where = f", embedded in {data}" if is_embedded else ""
+                _run(listen.serve(settings, listener, started=lambda it: _greet(it, where), stopping=_stopping))
+
+        if dsn is not None:
+            run(dsn, is_embedded=False)
+        else:
+            with running(data) as embedded:
+                run(embedded, is_embedded=True)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    try:
+        return listen.bound(host, port)
+    except OSError as error:
+        advice = "--host or JOURNAL_HOST names another address, --port or JOURNAL_PORT another port."
+        match error.errno:
+            case errno.EADDRINUSE:
+                text = f"port {port} of {host} is taken: something listens there already"
+                advice = "Stop that, or choose another with --port or JOURNAL_PORT (0: any that is free)."
+            case errno.EACCES:
+                text = f"port {port} is for root only"
+            case _:
+                text = f"cannot listen on {host}, port {port}: {error.strerror or error}"
+        raise say.Failed("cannot_listen", text, advice) from None
+
+
+async def _prepare(dsn: str, *, migrate: bool, sample: bool) -> None:
+    if migrate:
+        await migrations.migrate(dsn)
+    elif pending := await migrations.pending(dsn):
+        text = f"the database is not up to date, and --no-migrate leaves it as it is; pending: {', '.join(pending)}"
+        raise say.Failed("migration_pending", text, "`journal migrate` applies them.")
+    if not sample:
+        return
+    async with opened(dsn) as database:
+        there = await heads.head_by_name(database, SAMPLE)
+    if there is None or there.head == 0:
+        with (files("journal") / "sample.ndjson").open("rb") as file:
+            await record(dsn, SAMPLE, "ndjson", Lines(file, "the sample"))
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        import uvloop
+    except ImportError:  # it is not for Windows
+        factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    else:
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        try:
+            runner.run(work)
+        except asyncio.CancelledError:
+            logging.disable()  # nobody asks what became of what was cut off
+            raise typer.Exit(130) from None
+
+
+async def _greet(service: Service, where: str) -> None:
+    settings = service.settings
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
+    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}/v1"
+    async with service.database.reading() as connection:
+        version = connection.get_server_version()
+    ask = await _something_to_ask(service, url)
+    lines = (
+        f"[bold]journal {journal.__version__}[/] on PostgreSQL {version.major}.{version.micro}{escape(where)}",
+        f"  [green]{url}[/]" + (f", listening on {settings.host}" if host != settings.host else ""),
+        f"  {escape(ask)}",
+        f"  psql '{escape(without_password(settings.dsn))}'",
+        "Ctrl-C stops it.",
+    )
+    for line in lines:
+        say.out.print(line, soft_wrap=True)
+
+
+async def _something_to_ask(service: Service, url: str) -> str:
+    names = [there.journal for there in (await service.journals.page("", 1)).journals]
+    if not names:
+        return f"curl -X PUT {url}/journals/first"
+    head = await heads.head_by_name(service.database, SAMPLE) or (await service.journals.tail(names[0])).head
+    return f"curl '{url}/journals/{head.journal}/deltas?since={max(head.head - 12, 0)}'"
+
+
+def _stopping() -> None:
+    say.note("stopping; a second time: at once")

@@ -1,0 +1,74 @@
+"""Listening: the application on a socket, until a signal says to stop.
+
+What is being answered then is finished first, for at most GRACE_S where somebody reads slowly. A second signal does
+not wait.
+"""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from journal.config import Settings
+from journal.service.running import Service
+from journal.web.app import SERVICE, application
+
+GRACE_S = 20.0
+BACKLOG = 1024
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket on that address; OSError where that cannot be had."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.listen(BACKLOG)  # now, or another could still listen on it first
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+async def serve(
+    settings: Settings,
+    listener: socket.socket,
+    *,
+    started: Callable[[Service], Awaitable[None]],
+    stopping: Callable[[], None],
+) -> None:
+    """Serve until SIGTERM or SIGINT; CancelledError if it was told so twice."""
+    told = _told_to_stop(stopping)
+    app = application(settings)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE_S)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listener, backlog=BACKLOG).start()
+        await started(app[SERVICE])
+        await told.wait()
+    finally:
+        await runner.cleanup()
+
+
+def _told_to_stop(stopping: Callable[[], None]) -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; the second ends the current task, and a third whatever there is."""
+    loop, task, told = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
+    assert task is not None
+
+    def hear() -> None:
+        if not told.is_set():
+            told.set()
+            stopping()
+            return
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, hear)
+    return told

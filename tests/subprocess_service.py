@@ -1,0 +1,121 @@
+"""The service as a process of its own, which can be killed (SIGKILL) or frozen (SIGSTOP) and started again.
+
+`python -m tests.subprocess_service DSN SPOOL PORT` serves until it is told to stop (SIGTERM) or its standard input
+ends, as it does when the tests die. PORT 0 is any; the first line that it prints is the one it got.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import aiohttp
+from aiohttp import web
+
+from journal.config import Settings
+from journal.web.app import application
+from tests.harness import Harness
+
+ROOT = Path(__file__).parents[1]
+START_S = 30.0
+
+
+class Remote(Harness):
+    """A service in another process, talked to like any other. It keeps its port when it is started again."""
+
+    def __init__(self, dsn: str, spool: Path, session: aiohttp.ClientSession) -> None:
+        self.dsn, self.spool, self.session = dsn, spool, session
+        self._port = 0
+        self._process: Process | None = None
+
+    async def start(self) -> None:
+        """Start it, and wait until it answers."""
+        arguments = ["-m", "tests.subprocess_service", self.dsn, str(self.spool), str(self._port)]
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, *arguments, cwd=ROOT, stdin=PIPE, stdout=PIPE
+        )
+        assert self._process.stdout is not None
+        async with asyncio.timeout(START_S):
+            said = await self._process.stdout.readline()
+        self._port = int(said)
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    async def kill(self) -> None:
+        """End it as a power cut would."""
+        await self._end(signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """Ask it to end, and wait until it has."""
+        await self._end(signal.SIGTERM)
+
+    def freeze(self) -> None:
+        """Let it do nothing at all until `thaw`."""
+        self._running.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._running.send_signal(signal.SIGCONT)
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._running.pid
+
+    @property
+    def _running(self) -> Process:
+        assert self._process is not None, "it is not running"
+        return self._process
+
+    async def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._running, None
+        process.send_signal(how)
+        process.send_signal(signal.SIGCONT)  # one that is frozen ends when it is thawed
+        assert process.stdin is not None
+        process.stdin.close()
+        async with asyncio.timeout(START_S):
+            await process.wait()
+
+    async def __aenter__(self) -> "Remote":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._process is not None:
+            await self.kill()
+
+
+@asynccontextmanager
+async def serving_apart(dsn: str, folder: Path) -> AsyncIterator[Remote]:
+    """The service on a database, in a process of its own."""
+    spool = folder / f"spool-{uuid4().hex[:8]}"
+    spool.mkdir()
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session, Remote(dsn, spool, session) as remote:
+        yield remote
+
+
+async def _serve(dsn: str, spool: Path, port: int) -> None:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    loop.add_reader(sys.stdin, stopping.set)  # nothing is ever written to it: it is readable when it ends
+    runner = web.AppRunner(application(Settings(dsn=dsn, spool=spool)))
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True)
+        await site.start()
+        print(runner.addresses[0][1], flush=True)
+        await stopping.wait()
+    finally:
+        loop.remove_reader(sys.stdin)
+        await runner.cleanup()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING)
+    asyncio.run(_serve(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))
