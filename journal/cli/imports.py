@@ -66,6 +66,9 @@ async def record(
                 advance(result)
         except EntryRefused as refused:
             raise say.Failed("refused", f"{history.where(refused.number)}: {refused.detail}", STAYS) from None
+        except say.Failed as failed:
+            failed.advice = failed.advice or STAYS
+            raise
         result.head = await importing.head()
         return result
 

@@ -6,7 +6,7 @@ recorded is a prefix of the history, at any moment, and a commit that cannot be 
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from uuid import UUID, uuid5
 
@@ -69,11 +69,19 @@ def client_of(journal: str, kind: str, beginning: bytes) -> UUID:
     return uuid5(_NAMESPACE, f"{kind} {journal} {beginning.hex()}")
 
 
-def batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """The entries in lists that are worth a transaction."""
+def batches(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
+    """The entries in lists that are worth a transaction; what comes before an entry that cannot be read is not lost."""
     batch: list[Entry] = []
     changes = size = 0
-    for entry in entries:
+    unreadable: JournalError | None = None
+    while True:
+        try:
+            entry = next(entries)
+        except StopIteration:
+            break
+        except JournalError as error:
+            unreadable = error
+            break
         bytes_here = sum(len(change.data or b"") for change in entry.changes)
         is_full = len(batch) == BATCH_COMMITS or changes + len(entry.changes) > BATCH_CHANGES
         if batch and (is_full or size + bytes_here > BATCH_BYTES):
@@ -84,6 +92,8 @@ def batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
         size += bytes_here
     if batch:
         yield batch
+    if unreadable is not None:
+        raise unreadable
 
 
 class Import:

@@ -232,9 +232,10 @@ class Tails:
             async with self.database.moment() as connection:
                 feed = await heads.feed(connection, known.id, known.head, self.memory.ring_changes)
             if tail.head is known:
-                return self._learn(tail, feed)
+                self._learn(tail, feed)
+                return
             if feed is not None and feed.head.turn <= tail.head.turn:
-                return None  # this process recorded something meanwhile: a newer moment than was read
+                return  # this process recorded something meanwhile: a newer moment than was read
 
     async def refresh_locked(self, connection: Connection, tail: Tail) -> None:
         """The same on a connection that holds the journal's head, so that nothing moves meanwhile."""

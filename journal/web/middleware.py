@@ -35,6 +35,7 @@ def guarded(handler: Handler) -> Handler:
     async def guard(request: web.Request) -> web.StreamResponse:
         known = request.headers.get("X-Request-Id")
         request_id = known if known is not None and _ID.fullmatch(known) else f"{_process}-{next(_count):x}"
+        request[send.REQUEST_ID] = request_id  # for what is sent in pieces
         try:
             response = await handler(request)
         except RequestError as error:

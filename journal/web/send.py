@@ -17,6 +17,7 @@ from journal.service.answer import Answer
 from journal.service.snapshots import File
 from journal.web.negotiate import Coding, coding
 
+REQUEST_ID = "request_id"
 COMPRESSED_FROM = 1024
 FILE_PIECE = 512 * 1024
 VARY = "Accept, Accept-Encoding, Authorization"
@@ -119,7 +120,7 @@ async def _pieces(request: web.Request, told: Answer, accepted: Coding) -> web.S
         headers = _headers(told, accepted)
         if matches(request, headers["ETag"]):
             return web.Response(status=304, headers=_without_body(headers))
-        response = web.StreamResponse(headers=headers)
+        response = web.StreamResponse(headers=headers | _identified(request))
         await response.prepare(request)
         if request.method != "HEAD":
             assert told.pieces is not None
@@ -128,6 +129,10 @@ async def _pieces(request: web.Request, told: Answer, accepted: Coding) -> web.S
         return response
     finally:
         told.close()
+
+
+def _identified(request: web.Request) -> dict[str, str]:
+    return {"X-Request-Id": request[REQUEST_ID]}
 
 
 async def _write(response: web.StreamResponse, pieces: Iterator[bytes], compressor: _Compressor) -> None:
@@ -160,7 +165,7 @@ async def file(request: web.Request, found: File) -> web.StreamResponse:
         start, end = part or (0, size)
         if part is not None:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-        response = web.StreamResponse(status=200 if part is None else 206, headers=headers)
+        response = web.StreamResponse(status=200 if part is None else 206, headers=headers | _identified(request))
         response.content_length = end - start
         await response.prepare(request)
         if request.method != "HEAD":
