@@ -7,6 +7,7 @@
         │   └── BaseRequired      400  ├── PushTooOld        409  ├── RangeImpossible   416
         ├── NotFound              404  ├── ResyncRequired    410  ├── PushReused        422
         │   └── JournalNotFound   404  └── TooLarge          413  └── Unavailable       503
+        │       └── JournalGone   404
         ├── MethodNotAllowed      405
         └── NotAcceptable         406
 
@@ -101,6 +102,10 @@ class JournalNotFound(NotFound):
     """There is no journal of this name."""
 
     code = "journal_not_found"
+
+
+class JournalGone(JournalNotFound):
+    """The journal that was remembered is not there: one of its name may have been made since."""
 
 
 class MethodNotAllowed(RequestError):

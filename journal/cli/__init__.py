@@ -51,7 +51,9 @@ app.command("import-git", rich_help_panel=RECORDING)(imports.import_git)
 
 def main() -> None:
     """Run the command that was asked for."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _terminated)
     app()
 
 

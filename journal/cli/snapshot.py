@@ -49,7 +49,11 @@ def snapshot(
     with say.told(as_json=as_json):
         if file.is_dir():
             raise say.Failed("file", f"{file} is a folder")
-        first = asyncio.run(_downloaded(name, url, file))
+        try:
+            first = asyncio.run(_downloaded(name, url, file))
+        except KeyboardInterrupt:
+            say.note(f"interrupted: the same command goes on with {file}.part")
+            raise
     if as_json:
         say.result({"journal": name, "file": str(file), "revision": first.revision, "cursor": first.cursor,
                     "atoms": first.atoms})  # fmt: skip

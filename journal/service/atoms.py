@@ -7,10 +7,10 @@ from msgspec import UNSET, Raw
 
 from journal.core.consolidate import Effect, then
 from journal.core.model import OP_NAMES, Op
-from journal.errors import Fault, InvalidRequest, JournalNotFound, NotFound
+from journal.errors import Fault, InvalidRequest, NotFound
 from journal.service.answer import Answer, whole
 from journal.service.judge import resync
-from journal.service.tails import Tails
+from journal.service.tails import Tail, Tails
 from journal.store import heads, reading
 from journal.store.database import Connection, Database
 from journal.store.heads import Head
@@ -30,7 +30,7 @@ class Atoms:
         """An atom now, or at revision `at`; NotFound where it did not live."""
         tail = await self.tails.of(journal)
         async with self.database.moment() as connection:
-            head = await _head(connection, tail.head.id)
+            head = await self._head(connection, tail)
             if at is None:
                 found = await reading.atom_now(connection, head, collection, atom)
                 if found is None or found.data is None:
@@ -53,7 +53,7 @@ class Atoms:
         """An atom's changes below revision `before`, newest first."""
         tail = await self.tails.of(journal)
         async with self.database.moment() as connection:
-            head = await _head(connection, tail.head.id)
+            head = await self._head(connection, tail)
             found = await reading.atom_history(
                 connection, head, collection, atom, before=LARGEST if before is None else before, limit=limit + 1
             )
@@ -69,6 +69,12 @@ class Atoms:
         )
         return whole(_encode(answer))
 
+    async def _head(self, connection: Connection, tail: Tail) -> Head:
+        head = await heads.head_by_id(connection, tail.head.id)
+        if head is None:
+            raise self.tails.gone(tail)
+        return head
+
     async def _back_to_whole(
         self, connection: Connection, head: Head, collection: str, atom: str, at: int
     ) -> list[Moment]:
@@ -82,13 +88,6 @@ class Atoms:
                     return changes
             before = changes[-1].revision
         return changes
-
-
-async def _head(connection: Connection, journal: int) -> Head:
-    head = await heads.head_by_id(connection, journal)
-    if head is None:
-        raise JournalNotFound
-    return head
 
 
 def rfc3339(moment: datetime) -> str:

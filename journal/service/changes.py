@@ -6,7 +6,6 @@ from msgspec import UNSET
 
 from journal.core import chain
 from journal.core.cursor import Cursor
-from journal.errors import JournalNotFound
 from journal.service.answer import Answer, Form, of_spool
 from journal.service.judge import judge, judge_scope
 from journal.service.spool import Spool
@@ -32,8 +31,7 @@ class Changes:
             async with self.database.moment() as connection:
                 head = await heads.head_by_id(connection, tail.head.id)
                 if head is None:
-                    self.tails.forget(tail)
-                    raise JournalNotFound
+                    raise self.tails.gone(tail)
                 there = await heads.chain_at(connection, head, position)
                 judge(since, head, None if there is None else chain.told(there))
                 judge_scope(since, head, None)
@@ -52,5 +50,5 @@ class Changes:
             cursor=str(Cursor(head.epoch, end, chain.told(at_end))),
             head=UNSET,
         )
-        key = f"changes {head.epoch} {head.head} {head.chain.hex()} {since} {limit}"
+        key = f"changes {head.epoch} {head.head} {head.chain.hex()} {since} {limit} {form}"
         return of_spool(members, spool, form, key=key, name="commits")

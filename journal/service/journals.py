@@ -24,15 +24,20 @@ class Journals:
     async def create(self, name: str) -> tuple[HeadAnswer, bool]:
         """A journal of this name, and whether it was made now."""
         is_new = await heads.create(self.database, name)
-        return head_answer((await self.tails.of(name)).head), is_new
+        tail = await self.tails.of(name)
+        if is_new:
+            self.tails.forget(tail)  # memory may have known an older one of this name
+            tail = await self.tails.of(name)
+        return head_answer(tail.head), is_new
 
     async def remove(self, name: str) -> None:
         """Remove a journal and all that is kept of it."""
         tail = await self.tails.of(name)
-        if not await heads.remove(self.database, name):
-            raise JournalNotFound
+        is_removed = await heads.remove(self.database, name)
         self.tails.forget(tail)
         self.snapshots.forget(name)
+        if not is_removed:
+            raise JournalNotFound
 
     async def page(self, after: str, limit: int) -> JournalsAnswer:
         """Up to `limit` journals whose names come after `after`."""
@@ -70,7 +75,7 @@ class Journals:
         async with self.database.moment() as connection:
             head = await heads.head_by_id(connection, tail.head.id)
             if head is None:
-                raise JournalNotFound
+                raise self.tails.gone(tail)
             there = await heads.chain_at(connection, head, at.revision)
         judge(at, head, None if there is None else chain.told(there))
         told = msgspec.structs.replace(at, collections=collections)

@@ -13,7 +13,7 @@ from msgspec import UNSET
 from journal.core import digest
 from journal.core.consolidate import Delta, Fold
 from journal.core.cursor import Cursor
-from journal.errors import Fault, InvalidRequest, JournalNotFound
+from journal.errors import Fault, InvalidRequest
 from journal.service.answer import IMMUTABLE, Answer, of_spool
 from journal.service.judge import judge, judge_scope
 from journal.service.rounds import Page
@@ -105,8 +105,7 @@ class Pages:
         """The journal as it is at this moment, once the round's cursor is found good there."""
         head = await heads.head_by_id(connection, tail.head.id)
         if head is None:
-            self.tails.forget(tail)
-            raise JournalNotFound
+            raise self.tails.gone(tail)
         # In a round to a fixed end every page is folded from the base on, so it is the base that must be kept.
         horizon_at = page.base if page.until is not None else None
         chain_there = await heads.chain_at(connection, head, page.position)

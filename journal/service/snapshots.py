@@ -23,7 +23,7 @@ import zstandard
 from journal import config
 from journal.core import chain, digest
 from journal.core.cursor import Cursor
-from journal.errors import JournalNotFound, NotFound
+from journal.errors import NotFound
 from journal.service.tails import Tail, Tails
 from journal.store import heads, reading
 from journal.store.database import Database
@@ -69,16 +69,17 @@ def scope_of(collections: frozenset[str] | None) -> str:
 
 
 class File(msgspec.Struct, frozen=True):
-    """A snapshot's file in a coding. Its tag is strong: the file never changes."""
+    """A snapshot's file in a coding. Its tag is strong: made again, the lines may come in another order."""
 
     snapshot: Snapshot
     coding: Coding
     path: Path
+    made_ns: int
 
     @property
     def tag(self) -> str:
         """What identifies these bytes."""
-        return f"{self.snapshot}-{self.coding}"
+        return f"{self.snapshot}-{self.made_ns:x}-{self.coding}"
 
 
 class Snapshots:
@@ -116,9 +117,9 @@ class Snapshots:
         path = self._path(journal, snapshot, coding)
         if not path.exists():
             path = await self._coded(journal, snapshot, coding)
-        made_at = self._path(journal, snapshot, "zstd").stat().st_mtime
-        os.utime(self._path(journal, snapshot, "zstd"), (time.time(), made_at))  # kept for as long as it is read
-        return File(snapshot, coding, path)
+        made_ns = self._path(journal, snapshot, "zstd").stat().st_mtime_ns
+        os.utime(self._path(journal, snapshot, "zstd"), ns=(time.time_ns(), made_ns))  # kept for as long as it is read
+        return File(snapshot, coding, path, made_ns)
 
     def clean(self) -> None:
         """Remove what was not read for as long as snapshots are kept, and what a crash left half made."""
@@ -173,8 +174,7 @@ class Snapshots:
         async with self.database.moment() as connection:
             head = await heads.head_by_id(connection, tail.head.id)
             if head is None:
-                self.tails.forget(tail)
-                raise JournalNotFound
+                raise self.tails.gone(tail)
             there = await heads.chain_at(connection, head, snapshot.revision)
         if snapshot.is_of(head) and there is not None and chain.told(there) == snapshot.chain:
             return True
@@ -197,8 +197,7 @@ class Snapshots:
         async with self.database.moment() as connection:
             head = await heads.head_by_id(connection, tail.head.id)
             if head is None:
-                self.tails.forget(tail)
-                raise JournalNotFound
+                raise self.tails.gone(tail)
             with part.open("wb") as file:
                 writer = _Compressed(file)
                 told = chain.told(head.chain)

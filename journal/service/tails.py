@@ -14,7 +14,7 @@ from journal.config import Memory
 from journal.core import chain
 from journal.core.cursor import Cursor
 from journal.core.names import journal_ok
-from journal.errors import JournalNotFound, Unavailable
+from journal.errors import JournalGone, JournalNotFound, Unavailable
 from journal.store import heads
 from journal.store.database import Connection, Database
 from journal.store.heads import Commit, Feed, Head
@@ -148,6 +148,11 @@ class Tails:
             self._tails.pop(tail.head.journal, None)
             self._drop(tail)
 
+    def gone(self, tail: Tail) -> JournalGone:
+        """The error to raise where a remembered journal is not there; it is forgotten, and may be asked for again."""
+        self.forget(tail)
+        return JournalGone()
+
     def _drop(self, tail: Tail) -> None:
         del self._by_id[tail.head.id]
         self._bytes -= tail.counted_bytes
@@ -245,8 +250,7 @@ class Tails:
     def _learn(self, tail: Tail, feed: Feed | None) -> None:
         known = tail.head
         if feed is None:
-            self.forget(tail)
-            raise JournalNotFound
+            raise self.gone(tail)
         if (feed.head.turn, feed.head.chain, feed.head.epoch) == (known.turn, known.chain, known.epoch):
             tail.heard_turn = known.turn
             return

@@ -17,6 +17,7 @@ from journal.web.app import SERVICE, application
 
 GRACE_S = 20.0
 BACKLOG = 1024
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # told to, Ctrl-C, the terminal was closed
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -42,7 +43,7 @@ async def serve(
     started: Callable[[Service], Awaitable[None]],
     stopping: Callable[[], None],
 ) -> None:
-    """Serve until SIGTERM or SIGINT; CancelledError if it was told so twice."""
+    """Serve until a signal of STOPPING; CancelledError if it was told so twice."""
     told = _told_to_stop(stopping)
     app = application(settings)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE_S)
@@ -56,7 +57,7 @@ async def serve(
 
 
 def _told_to_stop(stopping: Callable[[], None]) -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; the second ends the current task, and a third whatever there is."""
+    """Set by the first signal; the second ends the current task, and a third whatever there is."""
     loop, task, told = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
     assert task is not None
 
@@ -65,10 +66,11 @@ def _told_to_stop(stopping: Callable[[], None]) -> asyncio.Event:
             told.set()
             stopping()
             return
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in heard:
             loop.remove_signal_handler(number)
         task.cancel()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup has it
+    for number in heard:
         loop.add_signal_handler(number, hear)
     return told

@@ -4,6 +4,7 @@ import gzip
 import re
 import zlib
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from typing import IO, Protocol
 
 import msgspec
@@ -17,7 +18,7 @@ from journal.service.answer import Answer
 from journal.service.snapshots import File
 from journal.web.negotiate import Coding, coding
 
-REQUEST_ID = "request_id"
+REQUEST_ID: ContextVar[str] = ContextVar("request_id")
 COMPRESSED_FROM = 1024
 FILE_PIECE = 512 * 1024
 VARY = "Accept, Accept-Encoding, Authorization"
@@ -54,6 +55,20 @@ async def answer(request: web.Request, told: Answer) -> web.StreamResponse:
     if "If-None-Match" in request.headers and matches(request, headers["ETag"]):
         return web.Response(status=304, headers=_without_body(headers))
     return web.Response(body=body, headers=headers.copy())
+
+
+def compress(request: web.Request, response: web.StreamResponse) -> None:
+    """Code a large body that nothing identifies: what has an ETag was coded with it, or is not to be."""
+    if not isinstance(response, web.Response) or "ETag" in response.headers:
+        return
+    body = response.body
+    if not isinstance(body, bytes) or len(body) < COMPRESSED_FROM:
+        return
+    response.headers["Vary"] = VARY
+    accepted = coding(request.headers.get("Accept-Encoding"))
+    if accepted != "identity":
+        response.headers["Content-Encoding"] = accepted
+        response.body = _coded(body, accepted)
 
 
 def matches(request: web.Request, tag: str) -> bool:
@@ -120,7 +135,8 @@ async def _pieces(request: web.Request, told: Answer, accepted: Coding) -> web.S
         headers = _headers(told, accepted)
         if matches(request, headers["ETag"]):
             return web.Response(status=304, headers=_without_body(headers))
-        response = web.StreamResponse(headers=headers | _identified(request))
+        headers.update(_identified())
+        response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         if request.method != "HEAD":
             assert told.pieces is not None
@@ -131,8 +147,8 @@ async def _pieces(request: web.Request, told: Answer, accepted: Coding) -> web.S
         told.close()
 
 
-def _identified(request: web.Request) -> dict[str, str]:
-    return {"X-Request-Id": request[REQUEST_ID]}
+def _identified() -> dict[str, str]:
+    return {"X-Request-Id": REQUEST_ID.get()}
 
 
 async def _write(response: web.StreamResponse, pieces: Iterator[bytes], compressor: _Compressor) -> None:
@@ -165,7 +181,7 @@ async def file(request: web.Request, found: File) -> web.StreamResponse:
         start, end = part or (0, size)
         if part is not None:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-        response = web.StreamResponse(status=200 if part is None else 206, headers=headers | _identified(request))
+        response = web.StreamResponse(status=200 if part is None else 206, headers=headers | _identified())
         response.content_length = end - start
         await response.prepare(request)
         if request.method != "HEAD":
@@ -186,7 +202,8 @@ def _range(request: web.Request, tag: str, size: int) -> tuple[int, int] | None:
     """The bytes that are asked for; None where no range, more than one, or one of other bytes is."""
     unit, _, ranges = request.headers.get("Range", "").partition("=")
     match = _ONE_RANGE.fullmatch(ranges.strip())
-    if unit.strip() != "bytes" or match is None or request.headers.get("If-Range", tag) != tag:
+    is_asked = request.method == "GET" and unit.strip() == "bytes" and match is not None
+    if match is None or not is_asked or request.headers.get("If-Range", tag) != tag:
         return None
     first, last = match.groups()
     if not first:

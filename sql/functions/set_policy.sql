@@ -5,6 +5,9 @@ declare
   new_turn bigint;
 begin
   update journal.head h set turn = h.turn + 1 where h.journal_id = of_journal returning h.turn into new_turn;
+  if not found then
+    return; -- the journal was removed: nothing of it may stay
+  end if;
   insert into journal.collection (journal_id, id, name, policy)
   select of_journal, coalesce(max(k.id), 0) + 1, collection_name, new_policy
     from journal.collection k where k.journal_id = of_journal

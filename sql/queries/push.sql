@@ -54,10 +54,17 @@ select journal.append(
   $41::int[], $42::int[], $43::bigint[], $44, $45::smallint[], $46,
   $47::int[], $48, $49, $50::smallint[], $51);
 
--- Forgets what was answered before a moment; a client keeps the highest number that is forgotten.
+-- Forgets what was answered before a moment, but for each client's last push: a client keeps the highest number that is
+-- forgotten, and what its last one said (an import goes on from there).
 prepare forget_pushes (timestamptz) as
 with gone as (
-  delete from journal.push p where p.at < $1 returning p.journal_id, p.client_id, p.push)
+  delete from journal.push p
+   using journal.client c
+   where p.at < $1
+     and c.journal_id = p.journal_id
+     and c.id = p.client_id
+     and p.push < c.pushed
+  returning p.journal_id, p.client_id, p.push)
 update journal.client c
    set forgotten = greatest(c.forgotten, g.push)
   from (select journal_id, client_id, max(push) as push from gone group by journal_id, client_id) g
