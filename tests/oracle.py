@@ -79,23 +79,17 @@ class Oracle:
     def _decide(self, change: Json, now: Held | None) -> tuple[str, str | None]:
         """What becomes of a change, and the op that is recorded (protocol, section 5)."""
         data, unset = change.get("data", {}), change.get("unset", [])
-        match change["op"]:
-            case "insert" | "put" if now is None:
-                return "applied", "insert"
-            case "insert" | "put" if comparable(now.data) == comparable(data):
-                return "unchanged", None
-            case "insert":
-                return "merged", "replace"
-            case "put":
-                return "applied", "replace"
-            case "delete":
-                return ("unchanged", None) if now is None else ("applied", "delete")
+        op, living = change["op"], None if now is None else comparable(now.data)
         if now is None:
-            return "conflict", None
-        if data.keys() & set(unset):
+            not_there = {"update": ("conflict", None), "delete": ("unchanged", None)}
+            return not_there.get(op, ("applied", "insert"))
+        if op == "delete":
+            return "applied", "delete"
+        if op == "update" and data.keys() & set(unset):
             return "rejected", None
-        is_so = comparable(patched(now.data, data, unset)) == comparable(now.data)
-        return ("unchanged", None) if is_so else ("applied", "update")
+        if comparable(patched(now.data, data, unset) if op == "update" else data) == living:
+            return "unchanged", None
+        return {"insert": ("merged", "replace"), "put": ("applied", "replace"), "update": ("applied", "update")}[op]
 
     def state(self, revision: int, collections: Collection[str] | None = None) -> State:
         """S(n)."""

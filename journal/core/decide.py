@@ -253,8 +253,8 @@ class _Deciding:
         if self.is_too_large(data):
             return self.too_large(data)
         revision = self.record(atom, change, Op.UPDATE, patch, unset)
-        told = (*unset, *(() if patch is None else decode_fields(patch)))
-        fields = {name: at for name, at in now.fields.items() if name not in told} | dict.fromkeys(told, revision)
+        told = dict.fromkeys((*unset, *(() if patch is None else decode_fields(patch))), revision)
+        fields = {name: at for name, at in now.fields.items() if name not in told} | told
         atom.now = msgspec.structs.replace(now, revision=revision, data=data, fields=fields)
         return _recorded(atom, has_moved=has_moved)
 

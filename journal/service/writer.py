@@ -7,6 +7,7 @@ it delays nobody else. A push that fails does not fail its neighbours.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Sequence
 
@@ -24,6 +25,8 @@ QUICK_S = 0.005
 GROUP_CHANGES = 20_000
 GROUP_BYTES = 32 * MIB
 LANE_S = 20.0
+TURN_S = 2.0
+TURNS = 2
 CONTENDED_S = 1.0
 RETRIES_S = 2.0
 
@@ -37,6 +40,7 @@ class Writer:
         self._wake = asyncio.Event()
         self._lanes: dict[str, asyncio.Task[None]] = {}
         self._held: dict[str, deque[Asked]] = {}
+        self._turns = asyncio.Semaphore(TURNS)
         self._is_closing = False
         self._append_s = 0.0  # how long recording the last group took
 
@@ -98,34 +102,50 @@ class Writer:
     async def _lane(self, journal: str, held: deque[Asked]) -> None:
         try:
             while held:
-                group = self._take(held)
-                try:
-                    await self._settle(group, patience_s=LANE_S)
-                except LockBusy as error:
-                    _fail(group, Unavailable(f"somebody holds {journal}: {error}"))
+                await self._outwait(journal, self._take(held))
         finally:
             del self._held[journal], self._lanes[journal]
+
+    async def _outwait(self, journal: str, group: list[Asked]) -> None:
+        """Answer a group of one journal, however long somebody holds it.
+
+        Lanes wait in turns, a few at a time: who waits keeps a connection, and the others need some.
+        """
+        deadline = asyncio.get_running_loop().time() + LANE_S
+        with contextlib.suppress(LockBusy):
+            await self._settle(group)  # perhaps another journal of its group was the one that is held
+        while not all(map(_done, group)):
+            try:
+                async with self._turns:
+                    await self._settle(group, patience_s=TURN_S)
+            except LockBusy as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    _fail(group, Unavailable(f"somebody holds {journal}: {error}"))
 
     async def _settle(self, asked: list[Asked], *, patience_s: float | None = None) -> None:
         """Answer each; LockBusy is for the caller, every other error for the one it concerns."""
         deadline = asyncio.get_running_loop().time() + RETRIES_S
+        broken, are_apart = 0, False
         while asked := [one for one in asked if not _done(one)]:
-            try:
-                await self._record(asked, patience_s)
-            except LockBusy:
-                raise
-            except Unavailable as error:
-                # The connection broke: whether the group was recorded is not known. What can be told from another
-                # is decided again, and answered again if it was recorded; the others' senders must look.
-                late = asyncio.get_running_loop().time() > deadline
-                _fail([one for one in asked if late or not one.is_repeatable], error)
-                await asyncio.sleep(0.2)
-            except Exception as error:
-                if len(asked) == 1:
-                    _fail(asked, error)
-                    return
-                for one in asked:
-                    await self._settle([one], patience_s=patience_s)
+            for part in [[one] for one in asked] if are_apart else [asked]:
+                try:
+                    await self._record(part, patience_s)
+                except LockBusy:
+                    raise
+                except Unavailable as error:
+                    # The connection broke: whether the part was recorded is not known. What can be told from another
+                    # is decided again, and answered again if it was recorded; the others' senders must look.
+                    _fail([one for one in part if not one.is_repeatable], error)
+                    if asyncio.get_running_loop().time() > deadline:
+                        _fail(asked, error)
+                        break
+                    broken += 1
+                    await asyncio.sleep(0.2)
+                except Exception as error:
+                    if len(part) == 1:
+                        _fail(part, error)
+                    are_apart = True
+            are_apart = are_apart or broken > 1  # the cause may be one of them
 
     async def _record(self, asked: list[Asked], patience_s: float | None) -> None:
         """Decide a group and record it, while its journals learn of nothing from elsewhere."""

@@ -624,6 +624,10 @@ async def test_trap_18_nothing_is_refused_on_a_memory_that_is_behind(database: s
             updated = await deaf.pushed([update("todo", "b", {"n": 2}), insert("todo", "a", {"n": 2})], base=base)
             required = await deaf.pushed([delete("free", "b")])
 
+            told = await other.pushed([update("todo", "a", {"n": 2})], base=await cursor(other))
+            ahead = await deaf.pushed([update("todo", "a", {"n": 3}, base=told["revision"])], base=base)
+
+            assert (statuses(ahead), ahead["revision"]) == (["applied"], 3)
             stands = {"revision": 1, "data": {"n": 1}}
             assert deleted["outcomes"] == [{"status": "conflict", "current": stands}]
             assert updated["outcomes"][1] == {"status": "conflict", "current": stands}

@@ -39,8 +39,14 @@ def test_every_cell_of_the_table(before: Effect | None, after: Effect, expected:
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [(INSERT, NEW_INSERT), (UPDATE, NEW_INSERT), (REPLACE, NEW_INSERT)]
-    + [(DELETE, NEW_UPDATE), (DELETE, NEW_REPLACE), (DELETE, DELETE)],
+    [
+        (INSERT, NEW_INSERT),
+        (UPDATE, NEW_INSERT),
+        (REPLACE, NEW_INSERT),
+        (DELETE, NEW_UPDATE),
+        (DELETE, NEW_REPLACE),
+        (DELETE, DELETE),
+    ],
 )
 def test_what_cannot_be_recorded_cannot_be_folded(before: Effect, after: Effect) -> None:
     with pytest.raises(ValueError, match=f"{after.op.name} cannot follow {before.op.name}"):
@@ -83,7 +89,12 @@ def change(revision: int, op: Op, atom: str = "a", data: bytes | None = None, cl
 
 
 def test_p3_there_is_one_delta_an_atom_in_the_order_of_the_last_revisions() -> None:
-    changes = [change(1, Op.INSERT, "a"), change(2, Op.INSERT, "b"), change(3, Op.UPDATE, "a"), change(4, Op.UPDATE, "c")]
+    changes = [
+        change(1, Op.INSERT, "a"),
+        change(2, Op.INSERT, "b"),
+        change(3, Op.UPDATE, "a"),
+        change(4, Op.UPDATE, "c"),
+    ]
 
     deltas = consolidate(changes)
 

@@ -158,7 +158,25 @@ def test_the_fault_names_the_parameter_that_it_is_in() -> None:
 
 
 PIECES = st.sampled_from(
-    [THREE, ":", "=", ",", "%", "%2C", "%00", "base", "until", "client", "collections", CLIENT, "0", "2149", "é", "\n", "\0"]
+    [
+        THREE,
+        ":",
+        "=",
+        ",",
+        "%",
+        "%2C",
+        "%00",
+        "base",
+        "until",
+        "client",
+        "collections",
+        CLIENT,
+        "0",
+        "2149",
+        "é",
+        "\n",
+        "\0",
+    ]
 )
 
 

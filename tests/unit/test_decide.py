@@ -645,6 +645,17 @@ def test_an_update_moves_its_fields_to_the_end_and_keeps_what_it_unset() -> None
     assert (state.created, state.revision, json.loads(state.data or b"")) == (1, 21, {"b": 2, "c": 1})
 
 
+def test_an_atom_of_many_fields_costs_what_its_fields_are() -> None:
+    """Each field was looked for among all others: the service stood still for minutes (the time-out of tests)."""
+    names = [f"{n}" for n in range(200_000)]
+    stands = lives(BASE, dict.fromkeys(names, 1))
+
+    update_all = asks("update", dict.fromkeys(names[1::2], 2), unset=tuple(names[::2]), base=BASE)
+    decision = decided([update_all], stands, atom_bytes=10_000_000)
+
+    assert list(decision.atoms[KEY].fields) == names[::2] + names[1::2]
+
+
 def test_an_update_may_only_unset() -> None:
     decision = decided([asks("update", unset=("cost",), base=BASE)], lives(BASE))
 

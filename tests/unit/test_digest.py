@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from journal.core import digest
 from journal.core.names import atom_ok, collection_ok
 
-SPECIAL = st.sampled_from(list('"\\/<>&\x7f\x9f\xa0\xad\u2028\u2029\ufeff\ufffe\uffff\ufb33é😀\U0010ffff') + ["\u0301"])
+SPECIAL = st.sampled_from('"\\/<>&\x7f\x9f\xa0\xad\u2028\u2029\ufeff\ufffe\uffff\ufb33é😀\U0010ffff\u0301')
 NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs"]) | SPECIAL, min_size=1, max_size=20)
 REVISIONS = st.integers(1, 2**53 - 1) | st.sampled_from([1, 2**31, 2**32, 10**15, 2**53 - 1])
 WORDS = st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 2**63 - 1, 2**63, 2**64 - 1])
@@ -23,7 +23,9 @@ def test_a_leaf_is_of_the_canonical_json_of_rfc_8785(collection: str, atom: str,
     assert digest.leaf(collection, atom, revision) == int.from_bytes(sha256(canonical).digest()[:8], "big")
 
 
-@pytest.mark.parametrize("mark", ['"', "\\", "/", "\x7f", "\xad", "\u2028", "\ufeff", "\uffff", "é", "😀", "\U0010ffff"])
+@pytest.mark.parametrize(
+    "mark", ['"', "\\", "/", "\x7f", "\xad", "\u2028", "\ufeff", "\uffff", "é", "😀", "\U0010ffff"]
+)
 def test_no_single_mark_that_a_name_may_hold_is_written_otherwise(mark: str) -> None:
     canonical = rfc8785.dumps([mark, mark, 1])
 

@@ -1,0 +1,58 @@
+"""`python -m bench [NAME…]`: measure, print a table, write JSON. bench/README.md says what is what."""
+
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+import uvloop
+from rich.console import Console
+
+from bench import batch, deltas, poll, push, snapshot
+from bench.place import Place, machine, place
+from bench.rows import Row, table
+
+BENCHES: dict[str, Callable[[Place], Awaitable[list[Row]]]] = {
+    "push": push.rows,
+    "batch": batch.rows,
+    "poll": poll.rows,
+    "deltas": deltas.rows,
+    "snapshot": snapshot.rows,
+}
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help=f"of {', '.join(BENCHES)}; all if none is named")] = None,
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="smaller and shorter; good for seeing that it runs")] = False,
+    dsn: Annotated[str | None, typer.Option(help="a PostgreSQL to measure on; else one of our own")] = None,
+    json: Annotated[Path | None, typer.Option(help="write all rounds and the machine to this file")] = None,
+) -> None:
+    """Measure each path against its reference in the same run."""
+    wanted = list(dict.fromkeys(names or BENCHES))
+    if unknown := [name for name in wanted if name not in BENCHES]:
+        raise typer.BadParameter(f"no such bench: {', '.join(unknown)}")
+    uvloop.run(_run(wanted, dsn, json, is_quick=quick))
+
+
+async def _run(names: list[str], dsn: str | None, json: Path | None, *, is_quick: bool) -> None:
+    console, rows = Console(), list[Row]()
+    async with place(dsn, is_quick=is_quick) as at:
+        told = await machine(at)
+        for name in names:
+            start = time.monotonic()
+            with console.status(name):
+                rows += await BENCHES[name](at)
+            console.print(f"{name}: {time.monotonic() - start:.0f} s", style="dim")
+    console.print(table(rows))
+    console.print({name: value for name, value in told.items() if name != "settings"})
+    if json is not None:
+        json.write_bytes(msgspec.json.format(msgspec.json.encode({"machine": told, "rows": rows})))
+
+
+if __name__ == "__main__":
+    program = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    program.command()(main)
+    program(prog_name="python -m bench")

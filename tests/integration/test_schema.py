@@ -1,0 +1,198 @@
+"""The database's side: schema.sql is what the migrations give, every query runs as it stands, and by which index."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from journal.store import migrate
+from journal.store.queries import QUERY, SQL
+from tests.conftest import new_database
+from tests.dump_schema import dump
+from tests.postgres import Server
+
+SCHEMA = Path(__file__).parents[2] / "sql" / "schema.sql"
+QUERIES = sorted(path.name for path in (SCHEMA.parent / "queries").iterdir())
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
+
+
+# The schema.
+
+
+async def test_schema_sql_is_what_the_migrations_give(connection: Any) -> None:
+    """`make schema` writes it anew."""
+    assert await dump(connection) == SCHEMA.read_text()
+
+
+async def test_schema_sql_runs_as_it_stands_and_gives_the_same(empty_database: str) -> None:
+    connection = await asyncpg.connect(empty_database)
+
+    await connection.execute(SCHEMA.read_text())
+    found = await dump(connection)
+    await connection.close()
+
+    assert found == SCHEMA.read_text()
+
+
+async def test_what_a_dump_does_not_know_it_does_not_leave_out_silently(connection: Any) -> None:
+    await connection.execute("create view journal.mine as select 1 as one")
+
+    with pytest.raises(ValueError, match="mine"):
+        await dump(connection)
+
+
+async def test_migrating_again_does_nothing(database: str) -> None:
+    assert await migrate.pending(database) == []
+    assert await migrate.migrate(database) == []
+
+
+async def test_every_key_and_index_that_a_request_uses_begins_with_the_journal(connection: Any) -> None:
+    rows = await connection.fetch(
+        """select c.relname as table, i.relname as index, a.attname as column
+             from pg_index x
+             join pg_class c on c.oid = x.indrelid
+             join pg_class i on i.oid = x.indexrelid
+             join pg_am m on m.oid = i.relam
+             join pg_attribute a on a.attrelid = c.oid and a.attnum = x.indkey[0]
+            where c.relnamespace = 'journal'::regnamespace and m.amname <> 'brin'
+              and c.relname not in ('journal', 'migration')"""
+    )
+
+    assert rows
+    assert {row["index"]: row["column"] for row in rows} == {row["index"]: "journal_id" for row in rows}
+
+
+@pytest.mark.parametrize(
+    "statement", ["update journal.{} set chain = chain", "delete from journal.{}", "truncate journal.{}"]
+)
+@pytest.mark.parametrize("table", ["change", "commit"])
+async def test_p2_the_database_refuses_to_change_history(connection: Any, table: str, statement: str) -> None:
+    text = statement.format(table).replace("chain = chain", "prev = prev" if table == "change" else "chain = chain")
+
+    with pytest.raises(asyncpg.PostgresError) as refused:
+        await connection.execute(text)
+
+    assert refused.value.sqlstate == "JR003"
+
+
+# The queries.
+
+
+@pytest.mark.parametrize("name", QUERIES)
+async def test_every_file_of_queries_runs_as_it_stands(connection: Any, name: str) -> None:
+    text = (SQL / "queries" / name).read_text()
+
+    await connection.execute(text)
+
+    prepared = {row["name"] for row in await connection.fetch("select name from pg_prepared_statements where from_sql")}
+    assert prepared == {line.split()[1] for line in text.splitlines() if line.startswith("prepare ")}
+
+
+async def test_the_service_runs_every_query_of_the_files_and_no_other(connection: Any) -> None:
+    for name in QUERIES:
+        await connection.execute((SQL / "queries" / name).read_text())
+
+    rows = await connection.fetch("select name from pg_prepared_statements where from_sql")
+
+    assert {row["name"] for row in rows} == QUERY.keys()
+
+
+# Their plans.
+
+PLANS = {
+    "head_by_name('j7')": {"journal_name_key", "head_pkey"},
+    "head_by_id(7)": {"head_pkey"},
+    "turns(array[7, 8])": {"head_pkey"},
+    "chain_at(7, 500)": {"commit_pkey"},
+    "commits_after(7, 9900, 4096)": {"commit_pkey"},
+    "changes_between(7, 9900, 10000)": {"change_pkey"},
+    "page_end(7, 9000, 100, null)": {"atom_revision", "commit_pkey"},
+    "page_end(7, 9000, 100, array[1])": {"atom_revision", "commit_pkey"},
+    "delta_lines(7, 9000, 9500, 9900, null, null, false)": {"atom_revision"},
+    "delta_lines(7, 9000, 9500, 9900, array[1], 3, false)": {"atom_revision"},
+    "last_changes(7, 9000, 9500, 9900, null)": {"change_pkey"},
+    "walk_back(7, 9000, array[9501, 9502, 9503, 9900])": {"change_pkey", "commit_pkey"},
+    "commit_ends(7, 9000, 9500)": {"commit_pkey"},
+    "metas(7, array[9000, 9500])": set(),
+    "client_number(7, '00000000-0000-4000-8000-000000000000')": {"client_journal_id_name_key"},
+    "atom_now(7, 1, '7')": {"atom_pkey", "commit_pkey"},
+    "atom_history(7, 1, '7', 9000, 100)": {"atom_pkey", "change_pkey", "commit_pkey"},
+    "changes_end(7, 9000, 100)": {"commit_pkey"},
+    "commit_lines(7, 9000, 9100)": {"commit_pkey", "change_pkey"},
+    "chains_at(array[7, 7], array[100, 500])": {"commit_pkey"},
+    "atoms_named(array[7, 7], array[1, 2], array['7', '8'])": {"atom_pkey"},
+    "clients_named(array[7], array['00000000-0000-4000-8000-000000000000'::uuid])": {"client_journal_id_name_key"},
+    "pushes_decided(array[7], array[1], array[3])": {"push_pkey"},
+    "keys_decided(array[7], array['k'])": {"idempotency_pkey"},
+}
+SMALL = {"client", "collection", "journal"}  # joined whole or not as the planner likes
+
+ROWS = """
+insert into journal.journal (name) select 'j' || n from generate_series(1, 5000) n;
+insert into journal.head (journal_id, epoch, head) select n, '\\x0123456789ab', 10000 from generate_series(1, 5000) n;
+insert into journal.collection (journal_id, id, name)
+  select j, n, 'c' || n from generate_series(1, 20) j, generate_series(1, 50) n;
+insert into journal.client (journal_id, id, name, pushed, first_seen)
+  select j, n, gen_random_uuid(), 1, now() from generate_series(1, 20) j, generate_series(1, 200) n;
+insert into journal.push (journal_id, client_id, push, content, status, answer, at)
+  select j, n, p, '\\x00', 200, '{}', now()
+    from generate_series(1, 20) j, generate_series(1, 200) n, generate_series(1, 3) p;
+insert into journal.idempotency (journal_id, key, content, status, answer, at)
+  select j, 'k' || n, '\\x00', 200, '{}', now() from generate_series(1, 20) j, generate_series(1, 500) n;
+insert into journal.commit (journal_id, revision, first, epoch, committed_at, chain)
+  select j, n, n - 1, '\\x0123456789ab', now(), sha256('x')
+    from generate_series(1, 20) j, generate_series(2, 10000, 2) n;
+insert into journal.change (journal_id, revision, collection_id, atom, op, data, prev)
+  select j, n, 1 + n % 2, (n % 2500)::text, case when n > 2500 then 2 else 1 end, '{"n": 1}', greatest(n - 2500, 0)
+    from generate_series(1, 20) j, generate_series(1, 10000) n;
+insert into journal.atom (journal_id, collection_id, atom, born, created, revision, deleted, data, fk, fr)
+  select j, 1 + n % 2, (n % 2500)::text, n - 7500, n - 7500, n, n % 9 = 0,
+         case when n % 9 > 0 then '{"n": 1}'::jsonb end, '{n}', array[n]
+    from generate_series(1, 20) j, generate_series(7501, 10000) n;
+"""
+
+
+@pytest.fixture(scope="module")
+async def filled(postgres: Server, template: str) -> AsyncIterator[Any]:
+    """A database with 5,000 journals, 20 of 10,000 changes and 2,500 atoms each, and the queries prepared."""
+    async with new_database(postgres, template) as dsn:
+        connection = await asyncpg.connect(dsn)
+        await connection.execute(ROWS)
+        await connection.execute("analyze; set plan_cache_mode = force_custom_plan; set jit = off")
+        for name in QUERIES:
+            await connection.execute((SQL / "queries" / name).read_text())
+        yield connection
+        await connection.close()
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from nodes(below)
+
+
+@pytest.mark.parametrize("call", PLANS)
+async def test_p12_a_hot_query_looks_into_its_indexes_and_reads_no_table_whole(filled: Any, call: str) -> None:
+    [row] = await filled.fetch(f"explain (format json) execute {call}")
+    found = list(nodes(json.loads(row[0])[0]["Plan"]))
+
+    scanned = {node["Relation Name"] for node in found if node["Node Type"] == "Seq Scan"}
+    assert scanned <= SMALL, row[0]
+    assert {node["Index Name"] for node in found if "Index Name" in node} >= PLANS[call], row[0]
+
+
+def test_every_query_that_a_request_runs_has_its_plan_looked_at() -> None:
+    seldom = {"heads_after", "lock_heads", "create_journal", "remove_journal", "set_policy", "append", "snapshot_lines"}
+
+    looked_at = {call.partition("(")[0] for call in PLANS}
+
+    assert looked_at | {name for name in QUERY if name in seldom or name.startswith("forget")} == QUERY.keys()
