@@ -39,6 +39,8 @@ def main(
 
 async def _run(names: list[str], dsn: str | None, json: Path | None, *, is_quick: bool) -> None:
     console, rows = Console(), list[Row]()
+    if not console.is_terminal:
+        console.width = 140
     async with place(dsn, is_quick=is_quick) as at:
         told = await machine(at)
         for name in names:
@@ -46,8 +48,9 @@ async def _run(names: list[str], dsn: str | None, json: Path | None, *, is_quick
             with console.status(name):
                 rows += await BENCHES[name](at)
             console.print(f"{name}: {time.monotonic() - start:.0f} s", style="dim")
-    console.print(table(rows))
-    console.print({name: value for name, value in told.items() if name != "settings"})
+    console.print(table(rows, is_markdown=not console.is_terminal))
+    console.print("Medians of the rounds; a goal is for the ratio, or for the figure where there is none.", style="dim")
+    console.print(told)
     if json is not None:
         json.write_bytes(msgspec.json.format(msgspec.json.encode({"machine": told, "rows": rows})))
 

@@ -5,8 +5,8 @@ from itertools import count
 
 import asyncpg
 
-from bench.load import Ask, closed_loop, post
-from bench.place import Place, Served, connected, serving
+from bench.load import Ask, Served, closed_loop, post
+from bench.place import Place, connected, serving
 from bench.rows import Row, ratio
 
 SIZE = 1000
@@ -24,16 +24,16 @@ async def rows(at: Place) -> list[Row]:
     pushes = 8 if at.is_quick else 30
     taken: dict[str, list[float]] = {name: [] for name in ("insert", "update", "bare insert", "bare update")}
     with serving("journal", at) as journal:
-        journal.create("batch")
+        await at.create("batch")
         async with connected(at.dsn) as bare:
             inserting, updating = _Inserting(), _Updating()
-            await _pushed(journal, inserting.asks(4))
+            await _pushed(at, journal, inserting.asks(4))
             await _appended(bare, 4, 1, _INSERT)
             for _ in range(at.rounds):
-                taken["insert"].append(await _pushed(journal, inserting.asks(pushes)))
+                taken["insert"].append(await _pushed(at, journal, inserting.asks(pushes)))
                 taken["bare insert"].append(await _appended(bare, pushes, 1, _INSERT))
-                updating.cursor = journal.head("batch")["cursor"].encode()
-                taken["update"].append(await _pushed(journal, updating.asks(pushes)))
+                updating.cursor = max((await at.cursors("batch")).items())[1].encode()
+                taken["update"].append(await _pushed(at, journal, updating.asks(pushes)))
                 taken["bare update"].append(await _appended(bare, pushes, 2, _UPDATE % 310))
     what, bare_table = f"pushes of {SIZE}", "the bare record"
     return [
@@ -42,12 +42,12 @@ async def rows(at: Place) -> list[Row]:
     ]
 
 
-async def _pushed(server: Served, asks: list[Ask]) -> float:
+async def _pushed(at: Place, server: Served, asks: list[Ask]) -> float:
     """Changes a second, all of which must have been applied."""
-    before = server.head("batch")["head"]
-    load = await closed_loop(server.port, asks)
+    before = await at.head("batch")
+    load = await closed_loop(server, asks)
     assert load.statuses == {200: load.requests}, load.statuses
-    assert server.head("batch")["head"] - before == load.requests * SIZE
+    assert await at.head("batch") - before == load.requests * SIZE
     return load.rate * SIZE
 
 

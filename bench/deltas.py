@@ -21,7 +21,7 @@ async def rows(at: Place) -> list[Row]:
     found: list[Row] = []
     with serving("journal", at) as journal, serving("naive", at) as naive:
         mine, theirs = Reader(journal.port), Reader(naive.port)
-        wide, hot = await _chains(at, journal.head("wide")), await _chains(at, journal.head("hot"))
+        wide, hot = await at.cursors("wide"), await at.cursors("hot")
 
         asked: dict[str, Asked] = {
             "": Asked(mine, lambda since: get(_deltas("wide", wide[since])), _of_json),
@@ -58,17 +58,6 @@ async def _fill(at: Place, atoms: int, changes: int) -> None:
         await connection.execute("call bench.fill('hot', $1, $2, $3, $4, true)", atoms, atoms + 100_000, HOT, TOGETHER)
         await connection.execute("vacuum (analyze)")
         await connection.execute("checkpoint")
-
-
-async def _chains(at: Place, head: dict[str, Any]) -> dict[int, str]:
-    """The cursors at the ends of a journal's commits."""
-    async with connected(at.dsn) as connection:
-        rows = await connection.fetch(_CHAINS, head["journal"])
-    return {row["revision"]: f"{head['epoch']}:{row['revision']}:{row['chain'][:8].hex()}" for row in rows}
-
-
-_CHAINS = """select c.revision, c.chain from journal.commit c join journal.journal j on j.id = c.journal_id
-              where j.name = $1"""
 
 
 def _deltas(journal: str, cursor: str) -> str:

@@ -5,11 +5,13 @@ service gives, and the mean latency is connections ÷ rate. Answers are parsed o
 """
 
 import asyncio
+import os
 import socket
 import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import cast
 
 import msgspec
@@ -21,14 +23,28 @@ LATE_S = 60.0
 WINDOW = 1 << 20
 
 
+class Served(msgspec.Struct, frozen=True):
+    """A process that serves, and the folder that it was given."""
+
+    port: int
+    pid: int
+    folder: Path
+
+    def cpu_s(self) -> float:
+        """The processor time that it has used, in all its threads."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Load(msgspec.Struct, frozen=True):
-    """What a round of requests came to. `statuses`: how many answers of each."""
+    """What a round of requests came to. `statuses`: how many answers of each; `cpu_us`: what one cost the service."""
 
     requests: int
     seconds: float
     p50_ms: float
     p99_ms: float
     statuses: dict[int, int]
+    cpu_us: float
 
     @property
     def rate(self) -> float:
@@ -77,16 +93,16 @@ def _request(method: str, path: str, headers: dict[str, str]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-async def closed_loop(port: int, asks: Sequence[Ask], *, seconds: float = 60.0) -> Load:
+async def closed_loop(served: Served, asks: Sequence[Ask], *, seconds: float = 60.0) -> Load:
     """As many connections as `asks`, each asking on for `seconds` at most; what is under way then is waited for."""
     loop = asyncio.get_running_loop()
     latencies, statuses = array("d"), Counter[bytes]()
     connections: list[_Connection] = []
     for ask in asks:
         made = _Connection(ask, latencies, statuses, loop.create_future())
-        await loop.create_connection(lambda made=made: made, "127.0.0.1", port)  # type: ignore[misc]
+        await loop.create_connection(lambda made=made: made, "127.0.0.1", served.port)  # type: ignore[misc]
         connections.append(made)
-    start = time.perf_counter()
+    start, cpu_s = time.perf_counter(), served.cpu_s()
     for connection in connections:
         connection.begin(start + seconds)
     async with asyncio.timeout(seconds + LATE_S):
@@ -99,6 +115,7 @@ async def closed_loop(port: int, asks: Sequence[Ask], *, seconds: float = 60.0) 
         p50_ms=1000 * ordered[len(ordered) // 2],
         p99_ms=1000 * ordered[len(ordered) * 99 // 100],
         statuses={int(status): count for status, count in statuses.items()},
+        cpu_us=1e6 * (served.cpu_s() - cpu_s) / len(ordered),
     )
 
 

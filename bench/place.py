@@ -17,7 +17,7 @@ from uuid import uuid4
 import asyncpg
 import msgspec
 
-from bench.load import Reader, get, put
+from bench.load import Served
 from journal.store import embedded
 from journal.store.migrate import migrate
 
@@ -52,41 +52,29 @@ class Place(msgspec.Struct, frozen=True):
         """How long a round of requests lasts."""
         return 0.5 if self.is_quick else 1.5
 
+    async def create(self, journal: str) -> None:
+        """Make a journal."""
+        async with connected(self.dsn) as connection:
+            assert await connection.fetchval("select journal.create($1)", journal)
+
     async def head(self, journal: str) -> int:
         """A journal's head by its own row."""
         async with connected(self.dsn) as connection:
             head: int = await connection.fetchval(_HEAD, journal)
             return head
 
-
-class Served(msgspec.Struct, frozen=True):
-    """A process that serves."""
-
-    port: int
-    pid: int
-    folder: Path
-
-    def create(self, journal: str) -> None:
-        """Make a journal by HTTP."""
-        assert self._ask(put(f"/v1/journals/{journal}"))[0] == 201
-
-    def head(self, journal: str) -> dict[str, Any]:
-        """Where a journal stands."""
-        status, body = self._ask(get(f"/v1/journals/{journal}"))
-        assert status == 200
-        told: dict[str, Any] = msgspec.json.decode(body)
-        return told
-
-    def _ask(self, request: bytes) -> tuple[int, bytes]:
-        reader = Reader(self.port)
-        try:
-            fetched = reader.fetch(request)
-            return fetched.status, fetched.body
-        finally:
-            reader.close()
+    async def cursors(self, journal: str) -> dict[int, str]:
+        """The cursors at the ends of a journal's commits, by revision."""
+        async with connected(self.dsn) as connection:
+            rows = await connection.fetch(_CURSORS, journal)
+        return {row["revision"]: f"{row['epoch'].hex()}:{row['revision']}:{row['chain'][:8].hex()}" for row in rows}
 
 
 _HEAD = "select h.head from journal.journal j join journal.head h on h.journal_id = j.id where j.name = $1"
+
+
+_CURSORS = """select c.revision, c.epoch, c.chain from journal.journal j join journal.commit c on c.journal_id = j.id
+               where j.name = $1"""
 
 
 @asynccontextmanager

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from bench.load import Ask, Load, Reader, closed_loop, get, post
-from bench.place import Place, Served, serving
+from bench.load import Ask, Load, Reader, Served, closed_loop, get, post
+from bench.place import Place, serving
 from bench.rows import Row, figure, ratio
 
 CONNECTIONS = 64
@@ -12,7 +12,7 @@ CONNECTIONS = 64
 async def rows(at: Place) -> list[Row]:
     """Requests a second."""
     with serving("journal", at) as journal, serving("hello", at) as hello:
-        journal.create("poll")
+        await at.create("poll")
         cursors = _pushed(journal, 100)
         asked = {
             "up to date": (journal, f"/v1/journals/poll/deltas?since={cursors[-1]}"),
@@ -26,16 +26,18 @@ async def rows(at: Place) -> list[Row]:
             for name, (server, path) in asked.items():
                 request = get(path)
                 asks: list[Ask] = [lambda _, request=request: request] * CONNECTIONS  # type: ignore[misc]
-                load = await closed_loop(server.port, asks, seconds=0.3 if place < 0 else at.seconds)
+                load = await closed_loop(server, asks, seconds=0.3 if place < 0 else at.seconds)
                 assert load.statuses == {200: load.requests}, load.statuses
                 if place >= 0:
                     loads[name].append(load)
     rates = {name: [load.rate for load in taken] for name, taken in loads.items()}
+    cpu = {name: [load.cpu_us for load in taken] for name, taken in loads.items()}
     p99 = [load.p99_ms for load in loads["up to date"]]
     return [
         ratio("poll", "up to date", "hello", "/s", rates["up to date"], rates["hello"], at_least=0.75),
         ratio("poll", "10 changes from the tail", "hello", "/s", rates["10 changes"], rates["hello"], at_least=0.75),
         figure("poll", "up to date, p99", "ms", p99),
+        ratio("poll", "up to date, CPU of the process", "hello", "µs", cpu["up to date"], cpu["hello"]),
     ]
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from itertools import count
 from uuid import UUID
 
-from bench.load import Ask, Load, closed_loop, post
-from bench.place import Place, Served, serving
+from bench.load import Ask, Load, Served, closed_loop, post
+from bench.place import Place, serving
 from bench.rows import Row, figure, ratio
 
 CONNECTIONS = 64
@@ -19,7 +19,7 @@ async def rows(at: Place) -> list[Row]:
         servers = {"journal": journal, "memory": memory, "single": single}
         variants: dict[str, Variant] = {"single pushes": plain(), "numbered pushes": numbered()}
         for name, server in servers.items():
-            server.create(name)
+            await at.create(name)
             for variant in variants.values():
                 await _round(at, server, name, variant, 0.3)
         for what, variant in variants.items():
@@ -28,11 +28,13 @@ async def rows(at: Place) -> list[Row]:
                 for name, server in servers.items():
                     taken[name].append(await _round(at, server, name, variant, at.seconds))
             rates = {name: [load.rate for load in loads] for name, loads in taken.items()}
+            cpu = {name: [load.cpu_us for load in loads] for name, loads in taken.items()}
             p99 = [load.p99_ms for load in taken["journal"]]
             found += [
                 ratio("push", what, "no database", "/s", rates["journal"], rates["memory"], at_least=0.5),
                 ratio("push", what, "a transaction each", "/s", rates["journal"], rates["single"], at_least=8),
                 figure("push", f"{what}, p99", "ms", p99, at_most=8),
+                ratio("push", f"{what}, CPU of the process", "no database", "µs", cpu["journal"], cpu["memory"]),
             ]
     return found
 
@@ -40,7 +42,7 @@ async def rows(at: Place) -> list[Row]:
 async def _round(at: Place, server: Served, journal: str, variant: Variant, seconds: float) -> Load:
     """One round; every push must have been taken, and the head must have moved by as many revisions."""
     before = await at.head(journal)
-    load = await closed_loop(server.port, variant(journal), seconds=seconds)
+    load = await closed_loop(server, variant(journal), seconds=seconds)
     assert load.statuses == {200: load.requests}, load.statuses
     assert await at.head(journal) - before == (0 if journal == "memory" else load.requests)
     return load

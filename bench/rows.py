@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from statistics import median
 
 import msgspec
+from rich import box
 from rich.table import Table
 
 
@@ -67,14 +68,14 @@ def _judged(value: float, at_least: float | None, at_most: float | None) -> tupl
     return None, None
 
 
-def table(rows: Sequence[Row]) -> Table:
+def table(rows: Sequence[Row], *, is_markdown: bool) -> Table:
     """The rows, to be printed."""
-    made = Table(title="medians; the goal is for the ratio, or for the figure where there is none")
+    made = Table(box=box.MARKDOWN if is_markdown else box.SIMPLE_HEAD)
     for name in ("row", "measured", "reference", "ratio", "goal", "met"):
         made.add_column(name, justify="left" if name == "row" else "right", overflow="fold")
     before = ""
     for row in rows:
-        if before not in ("", row.bench):
+        if before not in ("", row.bench) and not is_markdown:
             made.add_section()
         before = row.bench
         made.add_row(*cells(row))

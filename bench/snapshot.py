@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from bench.load import Reader, get
-from bench.place import Place, Served, connected, serving
+from bench.load import Reader, Served, get
+from bench.place import Place, connected, serving
 from bench.rows import Row, figure, ratio
 from journal.store.queries import QUERY
 

@@ -251,8 +251,8 @@ async def test_p6_a_number_that_was_too_late_is_so_for_ever(database: str, tmp_p
 async def test_trap_19_a_push_whose_answer_was_forgotten_is_not_decided_again(service: Harness) -> None:
     """A process that knew the client said 409 `push_too_old`, and its changes were sent a second time."""
     who = client()
-    for number in (1, 2, 4):
-        await service.pushed([insert("todo", f"{number}")], client=who, push=number)
+    for number in (1, 2, 4, 5):
+        last = await service.push([insert("todo", f"{number}")], client=who, push=number)
     await forget(service, pushes=True)
 
     for number in (1, 2, 3, 4):
@@ -260,18 +260,20 @@ async def test_trap_19_a_push_whose_answer_was_forgotten_is_not_decided_again(se
 
         assert reply.status == 200
         assert (reply.json["outcomes"], reply.json["replayed"], reply.json["first"]) == (None, True, None)
-    assert (await service.pushed([insert("todo", "5")], client=who, push=5))["revision"] == 4
+    assert is_replay(await service.push([insert("todo", "5")], client=who, push=5), last)  # the last is kept
+    assert (await service.pushed([insert("todo", "6")], client=who, push=6))["revision"] == 5
 
 
 async def test_trap_19_what_is_newer_than_the_forgotten_is_known(database: str, tmp_path: Path) -> None:
     who = client()
     async with serving(database, tmp_path) as service, serving(database, tmp_path) as other:
         await service.create("j")
-        await service.pushed([insert("todo", "2")], client=who, push=2)
+        for number in (2, 3):
+            await service.pushed([insert("todo", f"{number}")], client=who, push=number)
         await forget(service, pushes=True)
-        first = await other.push([insert("todo", "4")], client=who, push=4)
+        first = await other.push([insert("todo", "5")], client=who, push=5)
 
-        replies = [await service.push([insert("todo", f"{n}")], client=who, push=n) for n in (1, 2, 3, 4)]
+        replies = [await service.push([insert("todo", f"{n}")], client=who, push=n) for n in (1, 2, 4, 5)]
 
         assert [reply.status for reply in replies] == [200, 200, 409, 200]
         assert [reply.json.get("outcomes") for reply in replies[:2]] == [None, None]

@@ -142,7 +142,6 @@ def expected(model: Model, push: Push, known: set[str], change: PushChange, star
         case PushChange(base=int() as base) if change.atom not in known:
             since = model.happened(change.atom, base, start)
             is_forgotten = ("c", change.atom) not in model.states and base < model.horizon
-            is_forgotten = is_forgotten and not model.happened(change.atom, start, model.head)
             moved = "" if not since and not is_forgotten else "deleted" if stands is None else "changed"
         case _ if change.atom in known or change.op == "insert" or push.on_conflict == "client":
             moved = ""
@@ -273,7 +272,8 @@ def see_what_was_recorded(
     model: Model, push: Push, change: PushChange, new: Change, outcome: Outcome, start: int, known: set[str]
 ) -> None:
     assert new.revision == model.head + 1 == outcome.revision
-    assert (new.prev or None, new.client) == (model.last(change.atom), push.client)
+    is_forgotten = ("c", change.atom) not in model.states and not model.happened(change.atom, start, model.head)
+    assert (new.prev or None, new.client) == (None if is_forgotten else model.last(change.atom), push.client)
     if outcome.status == "applied":
         assert (new.data, new.unset) == (change.data, change.unset)
     if push.on_conflict == "client":
