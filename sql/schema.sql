@@ -158,15 +158,17 @@ begin
   if exists (
     select from unnest(journal_ids, heads) as e (id, head)
       join journal.head h on h.journal_id = e.id
-      left join (select c.id, min(c.first) as first, max(c.revision) as revision, sum(c.revision - c.first + 1) as span
-                   from unnest(commit_journal, commit_first, commit_revision) as c (id, first, revision)
+      left join (select c.id, min(c.first) as first, max(c.revision) as revision, bool_or(c.first <> c.before + 1) as is_broken
+                   from (select c.id, c.first, c.revision,
+                                lag(c.revision, 1, c.first - 1) over (partition by c.id order by c.revision) as before
+                           from unnest(commit_journal, commit_first, commit_revision) as c (id, first, revision)) c
                   group by c.id) c on c.id = e.id
       left join (select x.id, min(x.revision) as first, max(x.revision) as revision, count(*) as span
                    from unnest(change_journal, change_revision) as x (id, revision)
                   group by x.id) x on x.id = e.id
      where coalesce(c.first, h.head + 1) <> h.head + 1 or coalesce(c.revision, h.head) <> e.head
-        or coalesce(c.span, 0) <> e.head - h.head
-        or (x.first, x.revision, x.span) is distinct from (c.first, c.revision, c.span))
+        or c.is_broken
+        or (x.first, x.revision, x.span) is distinct from (c.first, c.revision, c.revision - c.first + 1))
   then
     raise exception 'revisions that do not continue the head' using errcode = 'JR002';
   end if;
@@ -190,7 +192,7 @@ begin
       from unnest(atom_is_new, atom_journal, atom_collection, atom_name, atom_born, atom_born_by,
                   atom_created, atom_revision, atom_data, atom_fk, atom_fr)
         as n (is_new, id, collection, atom, born, born_by, created, revision, data, fk, fr)
-     where n.is_new;
+     where n.is_new is distinct from false;
     if false = any(atom_is_new) then
       update journal.atom a
          set born_by = n.born_by, created = n.created, revision = n.revision, deleted = n.data is null,

@@ -195,3 +195,17 @@ async def test_an_atom_of_any_name_is_found(service: Harness, name: str) -> None
 
     assert await eventually(is_told)
     assert [entry["op"] for entry in (await history(service, name))["changes"]] == ["insert"]
+
+
+async def test_p8_where_the_record_no_longer_reaches_no_part_is_told_for_the_whole(service: Harness) -> None:
+    """The updates that were left were answered as if they were all of the atom."""
+    await live(service, [(None, [insert("todo", "a", {"x": 1, "y": 1}), insert("todo", "quiet", {"q": 1})])])
+    await live(service, [(None, [update("todo", "a", {"x": 2})]), (None, [update("todo", "a", {"x": 3})])])
+    await live(service, [(None, [insert("todo", "late")]), (None, [update("todo", "a", {"x": 4})])])
+    await service.query("select set_config('journal.door', 'remove', false), journal.forget_before(3)")
+
+    quiet, late, now = await atom(service, "quiet", at=4), await atom(service, "late", at=4), await atom(service, at=6)
+    parts = [await atom(service, at=at) for at in (3, 4, 5)]
+
+    assert (quiet.json["data"], late.status, now.json["data"]) == ({"q": 1}, 404, {"x": 4, "y": 1})
+    assert [(reply.status, reply.json["reason"]) for reply in parts] == [(410, "horizon")] * 3

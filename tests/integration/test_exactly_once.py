@@ -251,34 +251,46 @@ async def test_p6_a_number_that_was_too_late_is_so_for_ever(database: str, tmp_p
 async def test_trap_19_a_push_whose_answer_was_forgotten_is_not_decided_again(service: Harness) -> None:
     """A process that knew the client said 409 `push_too_old`, and its changes were sent a second time."""
     who = client()
-    for number in (1, 2, 4, 5):
-        last = await service.push([insert("todo", f"{number}")], client=who, push=number)
+    for number in (1, 3, 5):
+        await service.pushed([insert("todo", f"{number}")], client=who, push=number)
+    await service.pushed([insert("todo", "6")], client=who, push=6)
     await forget(service, pushes=True)
 
-    for number in (1, 2, 3, 4):
+    for number in (1, 2, 3, 4, 5):
         reply = await service.push([insert("todo", f"{number}")], client=who, push=number)
 
         assert reply.status == 200
         assert (reply.json["outcomes"], reply.json["replayed"], reply.json["first"]) == (None, True, None)
-    assert is_replay(await service.push([insert("todo", "5")], client=who, push=5), last)  # the last is kept
-    assert (await service.pushed([insert("todo", "6")], client=who, push=6))["revision"] == 5
+    assert (await service.pushed([insert("todo", "7")], client=who, push=7))["revision"] == 5
 
 
-async def test_trap_19_what_is_newer_than_the_forgotten_is_known(database: str, tmp_path: Path) -> None:
+async def test_trap_19_a_clients_last_push_is_never_forgotten(service: Harness) -> None:
+    who = client()
+    await service.pushed([insert("todo", "2")], client=who, push=2)
+    last = await service.push([insert("todo", "4")], client=who, push=4)
+    await forget(service, pushes=True)
+
+    again = await service.push([insert("todo", "4")], client=who, push=4)
+    passed_over = await service.push([insert("todo", "3")], client=who, push=3)
+
+    assert is_replay(again, last)
+    assert (passed_over.status, passed_over.json["code"]) == (409, "push_too_old")
+
+
+async def test_trap_19_what_another_process_forgot_or_answered_is_known(database: str, tmp_path: Path) -> None:
     who = client()
     async with serving(database, tmp_path) as service, serving(database, tmp_path) as other:
         await service.create("j")
-        for number in (2, 3):
-            await service.pushed([insert("todo", f"{number}")], client=who, push=number)
-        await forget(service, pushes=True)
-        first = await other.push([insert("todo", "5")], client=who, push=5)
+        await service.pushed([insert("todo", "2")], client=who, push=2)
+        last = await other.push([insert("todo", "4")], client=who, push=4)
+        await forget(other, pushes=True)
 
-        replies = [await service.push([insert("todo", f"{n}")], client=who, push=n) for n in (1, 2, 4, 5)]
+        replies = [await service.push([insert("todo", f"{n}")], client=who, push=n) for n in (1, 2, 3, 4)]
 
         assert [reply.status for reply in replies] == [200, 200, 409, 200]
-        assert [reply.json.get("outcomes") for reply in replies[:2]] == [None, None]
+        assert [reply.json["outcomes"] for reply in replies[:2]] == [None, None]
         assert replies[2].json["code"] == "push_too_old"
-        assert is_replay(replies[3], first)
+        assert is_replay(replies[3], last)
 
 
 # What decides nothing.
