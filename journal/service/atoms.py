@@ -31,16 +31,20 @@ class Atoms:
         tail = await self.tails.of(journal)
         async with self.database.moment() as connection:
             head = await self._head(connection, tail)
-            if at is None:
-                found = await reading.atom_now(connection, head, collection, atom)
-                if found is None or found.data is None:
-                    raise NotFound("no such atom lives here")
-                return _told(head, collection, atom, found.revision, found.at, found.by, found.data)
-            if at > head.head:
+            if at is not None and at > head.head:
                 raise InvalidRequest([Fault("/at", "beyond the head", head.head)])
-            if at < head.horizon:
+            if at is not None and at < head.horizon:
                 raise resync(head, "horizon")
+            found = await reading.atom_now(connection, head, collection, atom)
+            if found is None:
+                raise NotFound("no such atom ever lived here")
+            if at is None or found.revision <= at:
+                if found.data is None:
+                    raise NotFound("this atom does not live any more")
+                return _told(head, collection, atom, found.revision, found.at, found.by, found.data)
             changes = await self._back_to_whole(connection, head, collection, atom, at)
+            if changes[-1].op is Op.UPDATE if changes else found.born <= at:
+                raise resync(head, "horizon")  # what it began with was compacted away: test_atom.py
         effect: Effect | None = None
         for change in reversed(changes):
             effect = then(effect, Effect(change.op, change.data, change.unset))

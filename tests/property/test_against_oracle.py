@@ -284,14 +284,15 @@ class World:
         """What did not change is not told, and what was told only once more if it changed since."""
         seen: dict[Key, int] = {}
         for page in pages:
-            changed = {change.key for change in self.oracle.changes[start : page.head]}
+            reach = min(page.head, pages[-1].members["until"])
+            changed = {change.key for change in self.oracle.changes[start:reach]}
             for delta in page.deltas:
                 key = (delta["collection"], delta["atom"])
                 assert key in changed
                 assert replica.covers(key[0])
                 assert delta["revision"] > seen.get(key, -1)
-                assert delta["op"] != "delete" or key not in self.oracle.state(page.head)
-                seen[key] = page.head
+                assert delta["op"] != "delete" or key not in self.oracle.state(reach)
+                seen[key] = reach
 
     def check(self, replica: Replica, members: Json) -> None:
         """Its data is the state at `until`, but for what it holds ahead."""
