@@ -256,6 +256,7 @@ class Standing:
         self.highest_client = 0
         self.is_written = False
         self._names = {collection.id: collection.name for collection in tail.head.collections.values()}
+        self._last_collection = max(self._names, default=0)
 
     def load_atom(self, collection: int, atom: str, state: AtomState) -> None:
         self.atoms[self._names[collection], atom] = state
@@ -280,8 +281,8 @@ class Standing:
     def _counted(self, name: str, atom: str, now: AtomState) -> Collection:
         collection = self.collections.get(name)
         if collection is None:
-            number = max((k.id for k in self.collections.values()), default=0) + 1
-            collection = Collection(number, name, 0, 0, None)
+            self._last_collection += 1
+            collection = Collection(self._last_collection, name, 0, 0, None)
         was = self.atoms.get((name, atom))
         count, total = collection.atoms, collection.digest
         if was is not None and was.data is not None:

@@ -14,6 +14,11 @@ import pytest
 import rfc8785
 from msgspec import UNSET, Raw, UnsetType
 
+from journal.core.decide import Decision
+from journal.core.model import AtomState, Change, Op
+from journal.service.group import Standing
+from journal.service.tails import Tail
+from journal.store.heads import Head
 from tests.harness import Harness, Json, Reply, delete, eventually, insert, put, serving, update
 from tests.proxy import proxied
 
@@ -605,6 +610,21 @@ def digest(lines: list[Json]) -> int:
         canonical = rfc8785.dumps([line["collection"], line["atom"], line["revision"]])
         found ^= int.from_bytes(sha256(canonical).digest()[:8], "big")
     return found
+
+
+def test_many_new_collections_cost_what_they_are() -> None:
+    """For each the highest number was looked for among all: the service stood still (the time-out of tests)."""
+    head = Head(id=1, journal="j", epoch="0" * 12, head=0, horizon=0, chain=bytes(32), turn=0, collections={})
+    atoms = {
+        (f"c{n}", "a"): AtomState(born=n, born_by=None, created=n, revision=n, data=b"{}", fields={})
+        for n in range(1, 100_001)
+    }
+    changes = [Change(state.revision, Op.INSERT, *key, state.data) for key, state in atoms.items()]
+    group = Standing(Tail(head))
+
+    group.go_on(Decision([], changes, atoms))
+
+    assert [k.id for k in group.collections.values()] == list(range(1, 100_001))
 
 
 # What one process has not heard of.
