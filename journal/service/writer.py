@@ -20,8 +20,6 @@ from journal.store.database import Connection, Database, LockBusy
 from journal.store.record import Decided
 
 GROUP_PUSHES = 512
-FEW_PUSHES = 16
-QUICK_S = 0.005
 GROUP_CHANGES = 20_000
 GROUP_BYTES = 32 * MIB
 LANE_S = 20.0
@@ -42,7 +40,6 @@ class Writer:
         self._held: dict[str, deque[Asked]] = {}
         self._turns = asyncio.Semaphore(TURNS)
         self._is_closing = False
-        self._append_s = 0.0  # how long recording the last group took
 
     async def push(self, asked: Asked) -> Decided:
         """Decide and record; the answer, which may be a 409, or the error that it came to."""
@@ -75,10 +72,7 @@ class Writer:
     def _take(self, waiting: deque[Asked]) -> list[Asked]:
         taken: list[Asked] = []
         changes = size = 0
-        # Half of what waits, where PostgreSQL is quick: while one half is recorded, the other is read and answered.
-        # Where it is slow (a disk that takes its time) a group is to be as large as can be.
-        most = GROUP_PUSHES if self._append_s > QUICK_S else max(FEW_PUSHES, (len(waiting) + 1) // 2)
-        while waiting and len(taken) < min(most, GROUP_PUSHES):
+        while waiting and len(taken) < GROUP_PUSHES:
             asked = waiting[0]
             changes, size = changes + len(asked.changes), size + asked.size
             if taken and (changes > GROUP_CHANGES or size > GROUP_BYTES):
@@ -169,10 +163,7 @@ class Writer:
         try:
             async with self.database.writing() as connection:
                 group = await self._decide(connection, asked, tails, is_locked=False)
-                begun = asyncio.get_running_loop().time()
-                at = await group.append(connection)
-                self._append_s = asyncio.get_running_loop().time() - begun
-                group.publish(self.tails, at)
+                group.publish(self.tails, await group.append(connection))
         except Stale:
             return False
         return True
