@@ -1,5 +1,7 @@
 """`python -m bench [NAME…]`: measure, print a table, write JSON. bench/README.md says what is what."""
 
+import asyncio
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -38,6 +40,10 @@ def main(
 
 
 async def _run(names: list[str], dsn: str | None, json: Path | None, *, is_quick: bool) -> None:
+    running = asyncio.current_task()
+    assert running is not None
+    # As Ctrl-C does: what was started is stopped, and nothing stays behind.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     console, rows = Console(), list[Row]()
     if not console.is_terminal:
         console.width = 140

@@ -233,26 +233,27 @@ class Tails:
 
     async def _refresh(self, tail: Tail) -> None:
         while True:
-            known = tail.head
+            known, heard = tail.head, tail.heard_turn
             async with self.database.moment() as connection:
                 feed = await heads.feed(connection, known.id, known.head, self.memory.ring_changes)
             if tail.head is known:
-                self._learn(tail, feed)
+                self._learn(tail, feed, heard)
                 return
             if feed is not None and feed.head.turn <= tail.head.turn:
                 return  # this process recorded something meanwhile: a newer moment than was read
 
     async def refresh_locked(self, connection: Connection, tail: Tail) -> None:
         """The same on a connection that holds the journal's head, so that nothing moves meanwhile."""
-        known = tail.head
-        self._learn(tail, await heads.feed(connection, known.id, known.head, self.memory.ring_changes))
+        known, heard = tail.head, tail.heard_turn
+        self._learn(tail, await heads.feed(connection, known.id, known.head, self.memory.ring_changes), heard)
 
-    def _learn(self, tail: Tail, feed: Feed | None) -> None:
+    def _learn(self, tail: Tail, feed: Feed | None, heard: int) -> None:
+        """Take what was read; `heard` is the turn that had been heard of before it was."""
         known = tail.head
         if feed is None:
             raise self.gone(tail)
         if (feed.head.turn, feed.head.chain, feed.head.epoch) == (known.turn, known.chain, known.epoch):
-            tail.heard_turn = known.turn
+            self._is_at(tail, known.turn, heard)
             return
         tail.foreign_at = asyncio.get_running_loop().time()
         tail.clients.clear()
@@ -260,8 +261,14 @@ class Tails:
             tail.advance(feed.head, feed.commits or ())
         else:
             tail.reset(feed.head)
-        tail.heard_turn = feed.head.turn
+        self._is_at(tail, feed.head.turn, heard)
         self.grown(tail)
+
+    @staticmethod
+    def _is_at(tail: Tail, turn: int, heard: int) -> None:
+        """Rows go before hearsay: a restored database is at a lower turn. What was heard while they were read stands."""
+        if tail.heard_turn == heard:
+            tail.heard_turn = turn
 
 
 def _continues(known: Head, feed: Feed) -> bool:

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -248,6 +249,32 @@ async def test_a_process_whose_listener_was_killed_listens_again_and_looks_what_
 
         await eventually(knows)
         assert killed
+
+
+async def test_what_is_heard_while_something_older_was_being_read_is_not_forgotten(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer of a refresh and the next notification arrive in one turn of the loop, in this order of callbacks."""
+    tails = two.second.service.tails
+    tail = await tails.of("j")
+    await pushed(two.first, insert("todo", "b"))
+    moment = tails.database.moment
+
+    @asynccontextmanager
+    async def after_which_more_is_heard() -> AsyncIterator[Any]:
+        async with moment() as connection:
+            yield connection
+        monkeypatch.undo()
+        await pushed(two.first, insert("todo", "c"))
+        tails.heard(tail.head.id, tail.head.turn + 2)
+
+    monkeypatch.setattr(tails.database, "moment", after_which_more_is_heard)
+    tails.heard(tail.head.id, tail.head.turn + 1)
+
+    async def knows() -> bool:
+        return tail.head.head == 3
+
+    await eventually(knows, seconds=3)
 
 
 async def test_a_process_that_hears_nothing_looks_by_itself_now_and_then(service: Harness, tmp_path: Path) -> None:
