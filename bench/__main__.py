@@ -12,7 +12,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from bench import batch, deltas, poll, push, snapshot
+from bench import batch, deltas, poll, push, repair, snapshot, storm
 from bench.place import Place, machine, place
 from bench.rows import Row, table
 
@@ -22,6 +22,8 @@ BENCHES: dict[str, Callable[[Place], Awaitable[list[Row]]]] = {
     "poll": poll.rows,
     "deltas": deltas.rows,
     "snapshot": snapshot.rows,
+    "repair": repair.rows,
+    "storm": storm.rows,
 }
 
 

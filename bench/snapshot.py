@@ -22,7 +22,7 @@ async def rows(at: Place) -> list[Row]:
         reader = Reader(journal.port)
         made, copied = [], []
         size = await _copy(at)  # not counted: it warms what both read
-        memory = _Memory(journal.pid)
+        memory = Memory(journal.pid)
         for _ in range(at.rounds):
             start = time.perf_counter()
             location = _make(reader, journal)
@@ -92,7 +92,7 @@ async def _copy(at: Place) -> _Copied:
     return copied
 
 
-class _Memory:
+class Memory:
     """How far a process's memory grows above what it is now."""
 
     def __init__(self, pid: int) -> None:

@@ -18,6 +18,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     atom_name_bytes: int = 255
     deltas: int = 100_000
     raw_changes: int = 10_000
+    lookup_atoms: int = 10_000
     wait_s: int = 60
 
 
@@ -39,6 +40,8 @@ class Snapshots(msgspec.Struct, frozen=True, kw_only=True):
     behind_s: float = 60.0
     kept_s: float = 3600.0
     made_at_once: int = 2
+    waiting_at_once: int = 2000
+    read_at_once: int = 256
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8470
     read_connections: int = 8
     poll_s: float = 2.0
+    registry_s: float = 3.0
     push_kept_days: float = 30.0
     key_kept_days: float = 1.0
     limits: Limits = Limits()

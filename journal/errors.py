@@ -8,8 +8,8 @@
         ├── NotFound              404  ├── ResyncRequired    410  ├── PushReused        422
         │   └── JournalNotFound   404  └── TooLarge          413  └── Unavailable       503
         │       └── JournalGone   404
-        ├── MethodNotAllowed      405
-        └── NotAcceptable         406
+        ├── MethodNotAllowed      405  ├── ClientForgotten   409
+        └── NotAcceptable         406  └── (what is busy is Unavailable too)
 
 Facts are fields; the text is the docstring, which is the `title` that a caller reads.
 """
@@ -131,6 +131,12 @@ class NotApplied(RequestError):
     """An atomic push met a conflict or a rejection: nothing was recorded."""
 
     code, status = "not_applied", 409
+
+
+class ClientForgotten(RequestError):
+    """An operator forgot this client: it takes a new id."""
+
+    code, status = "client_forgotten", 409
 
 
 class PushTooOld(RequestError):

@@ -1,6 +1,6 @@
 """Every body that crosses HTTP, as msgspec Structs. What they mean is docs/protocol.md's to say."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -11,6 +11,13 @@ from journal.core.consolidate import Delta
 from journal.core.model import Outcome, Policy, PushOp
 
 LARGEST = 2**53 - 1
+
+
+def rfc3339(moment: datetime) -> str:
+    """A moment as RFC 3339 writes it, in UTC, with microseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 Revision = Annotated[int, Meta(ge=0, le=LARGEST)]
 JournalName = Annotated[str, Meta(extra={"name": "journal"})]
 CollectionName = Annotated[str, Meta(extra={"name": "collection"})]
@@ -171,3 +178,278 @@ class HistoryAnswer(msgspec.Struct):
     changes: list[HistoryEntry]
     more: bool
     next: int | None = None
+
+
+class ResyncRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST …/resync: one client, whoever asks for these collections, or everyone."""
+
+    reason: Annotated[str, Meta(min_length=1, max_length=500)]
+    client: UUID | UnsetType = UNSET
+    collections: Annotated[list[CollectionName], Meta(min_length=1, max_length=1000)] | UnsetType = UNSET
+    spread_s: Annotated[int, Meta(ge=0, le=86_400)] = 0
+
+
+class RevisionAnswer(msgspec.Struct):
+    """The revision of what was recorded."""
+
+    revision: int
+
+
+class RestoredRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST …/restored. `revision`: where the epoch begins, above all that may have been given out."""
+
+    revision: Annotated[int, Meta(ge=1, le=LARGEST - 2**32)] | UnsetType = UNSET
+    spread_s: Annotated[int, Meta(ge=0, le=86_400)] = 0
+
+
+class ClientRow(msgspec.Struct, kw_only=True):
+    """A client as the registry has it: where it last asked from, and how far behind the head that is.
+
+    `resync`: the floor that it has not obeyed yet. `resynced`: what it last came back over.
+    """
+
+    client: UUID
+    cursor: str | None
+    revision: int | None
+    lag: int | None
+    lag_s: float | None
+    first_seen: str
+    last_seen: str
+    agent: str | None
+    resync: int | None
+    resynced: int | None
+    resynced_at: str | None
+    pushed: int
+
+
+class ClientsAnswer(msgspec.Struct):
+    """A page of clients, the furthest behind first; `next` goes on, as `after`."""
+
+    epoch: str
+    head: int
+    clients: list[ClientRow]
+    more: bool
+    next: str | None = None
+
+
+class ClientPush(msgspec.Struct):
+    """A push that was decided, and its outcomes."""
+
+    push: int
+    at: str
+    status: int
+    revision: int | None
+    outcomes: Raw
+
+
+class ClientAnswer(ClientRow, kw_only=True):
+    """A client with its last pushes, newest first."""
+
+    pushes: list[ClientPush]
+
+
+class CompactRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST …/compact: how much is kept; where both are given, what either keeps."""
+
+    keep_revisions: Revision | None = None
+    keep_days: Annotated[float, Meta(ge=0, le=36_500)] | None = None
+    dry_run: bool = False
+    force: bool = False
+
+
+class CompactHeldBy(msgspec.Struct):
+    """What keeps the horizon from going further: a client, or a snapshot that is read."""
+
+    what: Literal["client", "snapshot"]
+    name: str
+    revision: int
+
+
+class CompactCutOff(msgspec.Struct):
+    """A client that must start again after it."""
+
+    client: UUID
+    revision: int
+    last_seen: str
+
+
+class CompactResult(msgspec.Struct):
+    """What a compaction did, or with `dry_run` would do. `bytes`: as PostgreSQL stores the rows."""
+
+    horizon: int
+    was: int
+    wanted: int
+    held_by: list[CompactHeldBy]
+    changes: int
+    commits: int
+    tombstones: int
+    bytes: int
+    cut_off: list[CompactCutOff]
+    dry_run: bool
+
+
+class OperationAnswer(msgspec.Struct):
+    """Something that takes long; `result` is null until it has ended."""
+
+    id: UUID
+    kind: str
+    state: Literal["running", "done", "failed"]
+    progress: float
+    result: Raw
+    by: str
+    begun_at: str
+    ended_at: str | None
+
+
+class OperationsAnswer(msgspec.Struct):
+    """A journal's operations, newest first."""
+
+    operations: list[OperationAnswer]
+
+
+class EraseRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST …/erase."""
+
+    collection: CollectionName
+    atom: AtomName
+
+
+class EraseAnswer(msgspec.Struct):
+    """What was blanked, and who may still hold it."""
+
+    revision: int
+    changes: int
+    outcomes: int
+    snapshots: int
+    may_hold: list[str]
+
+
+class AuditEntry(msgspec.Struct):
+    """What an operator did."""
+
+    id: int
+    at: str
+    by: str
+    action: str
+    detail: Raw
+
+
+class AuditAnswer(msgspec.Struct):
+    """A page of the audit log, newest first; `next` goes on, as `after`."""
+
+    audit: list[AuditEntry]
+    more: bool
+    next: int | None = None
+
+
+class ActivityBucket(msgspec.Struct):
+    """What was recorded in a few seconds from `at` on."""
+
+    at: str
+    commits: int
+    changes: int
+
+
+class StatsAnswer(msgspec.Struct):
+    """A journal's figures. `bytes` is an estimate; `behind`: clients that a resync waits for."""
+
+    journal: str
+    head: int
+    atoms: int
+    bytes: int
+    clients: int
+    behind: int
+    bucket_s: int
+    activity: list[ActivityBucket]
+
+
+class RememberedServer(msgspec.Struct):
+    """The PostgreSQL that was remembered."""
+
+    system: str
+    timeline: int
+    at: str
+
+
+class ServerAnswer(msgspec.Struct):
+    """Which PostgreSQL this is. `is_other`: not the one that was remembered, which is a question to the operator."""
+
+    system: str
+    timeline: int | None
+    postgresql: str
+    remembered: RememberedServer | None
+    is_other: bool
+
+
+class ServerRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of PUT /v1/server: remember this one."""
+
+    system: str
+    timeline: Annotated[int, Meta(ge=1)]
+
+
+class NodeAnswer(msgspec.Struct, frozen=True):
+    """How many atoms are beneath a prefix, and their digest."""
+
+    count: int
+    digest: str
+
+
+class DigestAnswer(msgspec.Struct):
+    """What is beneath a prefix of places, and beneath the sixteen that are a digit longer."""
+
+    epoch: str
+    revision: int
+    prefix: str
+    of: Literal["revision", "content"]
+    count: int
+    digest: str
+    children: dict[str, NodeAnswer]
+
+
+class ManifestEntry(msgspec.Struct, frozen=True):
+    """An atom that the server has, with its leaf."""
+
+    collection: str
+    atom: str
+    revision: int
+    leaf: str
+
+
+class ManifestAnswer(msgspec.Struct, omit_defaults=True):
+    """A page of the atoms beneath a prefix, in the order of their places; `next` goes on, as `after`."""
+
+    epoch: str
+    revision: int
+    atoms: list[ManifestEntry]
+    more: bool
+    next: str | UnsetType = UNSET
+
+
+class LookupRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST …/lookup: names of atoms by collection."""
+
+    get: dict[CollectionName, list[AtomName]]
+
+
+class CheckFault(msgspec.Struct, frozen=True):
+    """Something that is not as it should be: a word for what, where exactly, and what is stored and should be."""
+
+    what: Literal["commit", "change", "atom", "collection", "head"]
+    where: str
+    detail: str
+
+
+class CheckResult(msgspec.Struct, frozen=True, rename={"since": "from"}):
+    """What a check came to: the record after `since` and the state. `more`: there are other faults than are told.
+
+    `changes`, `atoms`: how many were looked at, tombstones among them.
+    """
+
+    ok: bool
+    revision: int
+    since: int
+    changes: int
+    atoms: int
+    faults: list[CheckFault]
+    more: bool

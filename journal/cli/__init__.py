@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 import journal
-from journal.cli import asking, database, deltas, imports, say, serve, snapshot
+from journal.cli import (
+    asking,
+    clients,
+    database,
+    deltas,
+    export,
+    imports,
+    looking,
+    operations,
+    recovery,
+    say,
+    serve,
+    server,
+    snapshot,
+)
 
 app = typer.Typer(
     name="journal",
@@ -20,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-SERVICE, ASKING, RECORDING = "The service", "Ask a running service", "Record a history"
+SERVICE, ASKING, OPERATING, RECORDING = "The service", "Ask a running service", "Operate", "Record a history"
 
 
 def _tell_version(is_asked: bool) -> None:  # noqa: FBT001 — typer calls it
@@ -45,6 +59,17 @@ app.command(rich_help_panel=ASKING)(asking.status)
 app.command(rich_help_panel=ASKING)(deltas.deltas)
 app.command(rich_help_panel=ASKING)(asking.history)
 app.command(rich_help_panel=ASKING)(snapshot.snapshot)
+app.command(rich_help_panel=OPERATING)(clients.clients)
+app.command(rich_help_panel=OPERATING)(clients.resync)
+app.command(rich_help_panel=OPERATING)(looking.digest)
+app.command(rich_help_panel=OPERATING)(operations.check)
+app.command(rich_help_panel=OPERATING)(operations.compact)
+app.command(rich_help_panel=OPERATING)(operations.operations)
+app.command(rich_help_panel=OPERATING)(server.failover)
+app.command(rich_help_panel=OPERATING)(recovery.restored)
+app.command(rich_help_panel=OPERATING)(recovery.erase)
+app.command(rich_help_panel=OPERATING)(looking.audit)
+app.command(rich_help_panel=OPERATING)(export.export)
 app.command("import", rich_help_panel=RECORDING)(imports.import_)
 app.command("import-git", rich_help_panel=RECORDING)(imports.import_git)
 

@@ -7,10 +7,10 @@ import msgspec
 import typer
 from rich.text import Text
 
-from journal.cli import say
+from journal.cli import say, server
 from journal.cli.options import URL, Atom, Collection, Json, Name, NameOrAll, Url
-from journal.client.http import Http, connected
-from journal.wire import CollectionsAnswer, HeadAnswer, HistoryAnswer, JournalsAnswer
+from journal.client.http import Http, Refused, connected
+from journal.wire import CollectionsAnswer, HeadAnswer, HistoryAnswer, JournalsAnswer, ServerAnswer
 
 
 def create(name: Name, *, url: Url = URL, as_json: Json = False) -> None:
@@ -38,9 +38,10 @@ async def _status_of(name: str, url: str, *, as_json: bool) -> None:
     async with connected(url) as http:
         head = await http.get("journals", name)
         collections = await http.get("journals", name, "collections")
+        postgresql = await _postgresql(http)
     told = msgspec.json.decode(collections, type=CollectionsAnswer).collections
     if as_json:
-        say.result(msgspec.json.decode(head) | {"collections": told})
+        say.result(msgspec.json.decode(head) | {"collections": told, "server": postgresql})
         return
     stands = say.table("", "")
     for member, value in msgspec.to_builtins(msgspec.json.decode(head, type=HeadAnswer)).items():
@@ -52,32 +53,55 @@ async def _status_of(name: str, url: str, *, as_json: bool) -> None:
     if told:
         say.out.print()
         say.show(listed)
+    _ask(postgresql)
 
 
 async def _status_of_all(url: str, *, as_json: bool) -> None:
     async with connected(url) as http:
-        heads = await _heads(http)
-        asked = [http.get("journals", head.journal, "collections") for head in heads]
+        there = await heads(http)
+        asked = [http.get("journals", head.journal, "collections") for head in there]
         bodies = await asyncio.gather(*asked)
+        postgresql = await _postgresql(http)
     collections = [msgspec.json.decode(body, type=CollectionsAnswer).collections for body in bodies]
     if as_json:
         told = [
-            msgspec.to_builtins(head) | {"collections": held} for head, held in zip(heads, collections, strict=True)
+            msgspec.to_builtins(head) | {"collections": held} for head, held in zip(there, collections, strict=True)
         ]
-        say.result({"journals": told})
+        say.result({"journals": told, "server": postgresql})
         return
     numbers = ("head", "horizon", "atoms", "collections")
     table = say.table("journal", *numbers, "epoch", "digest", right=numbers)
-    for head, held in zip(heads, collections, strict=True):
+    for head, held in zip(there, collections, strict=True):
         row = (head.head, head.horizon, head.atoms, len(held), head.epoch, head.digest)
         table.add_row(f"[bold]{head.journal}[/]", *map(str, row))
-    if heads:
+    if there:
         say.show(table)
     else:
         say.out.print("no journals yet: `journal create NAME` makes one")
+    _ask(postgresql)
 
 
-async def _heads(http: Http) -> list[HeadAnswer]:
+async def _postgresql(http: Http) -> ServerAnswer | None:
+    """Which it is; None where it is away, when the service still tells from memory where a journal stands."""
+    try:
+        return await server.current(http)
+    except Refused as error:
+        if error.status != 503:
+            raise
+        return None
+
+
+def _ask(postgresql: ServerAnswer | None) -> None:
+    """What only the operator can answer, where there is something."""
+    if postgresql is None:
+        say.note("[yellow]PostgreSQL is away:[/] this is what the service remembers")
+    elif postgresql.is_other:
+        say.out.print()
+        say.out.print(server.question(postgresql), soft_wrap=True)
+
+
+async def heads(http: Http) -> list[HeadAnswer]:
+    """Where all journals stand."""
     told: list[HeadAnswer] = []
     after: str | None = None
     while True:

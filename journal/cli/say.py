@@ -4,9 +4,11 @@ The rule: whatever goes wrong in a way that a person can act on is one line that
 with --json it is the problem (RFC 9457) that the service sent, or one like it.
 """
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -91,6 +93,50 @@ def show(made: Table) -> None:
     out.print(made)
 
 
+def confirmed(question: str, *, yes: bool) -> None:
+    """Go on only if a person says so, or has said so with --yes. Markup is understood."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Failed("not_confirmed", "nothing was done: this asks first, and there is no terminal to ask at", ASSENT)
+    err.print(f"{question} \\[y/N] ", end="")
+    with _interruptible():
+        answer = sys.stdin.readline()
+    if answer.strip().lower() not in ("y", "yes"):
+        raise Failed("not_confirmed", "nothing was done")
+
+
+ASSENT = "--yes goes on without asking."
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends what waits for a line; asyncio's own way would only cancel a task that cannot run meanwhile."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def count(number: int, thing: str) -> str:
+    """How many of what."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def span(seconds: float) -> str:
+    """How long, to a unit that is worth reading."""
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def ago(at: str) -> str:
+    """How long since a time of the protocol, by this machine's clock."""
+    return span(max((datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds(), 0.0))
+
+
 def moment(at: str) -> str:
     """A time of the protocol, to the second (UTC)."""
     return at[:19].replace("T", " ")
@@ -158,6 +204,8 @@ def _refused(error: Refused) -> Failed:
     match error.code:
         case "journal_not_found":
             return Failed(error.code, text, "`journal status` lists those there are, `journal create NAME` makes one.")
+        case "not_found" if detail:
+            return Failed(error.code, str(detail))
         case "resync_required":
             return Failed(error.code, f"{text} ({problem['reason']})", "Start again from `journal snapshot NAME`.")
         case "invalid_request":

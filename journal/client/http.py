@@ -13,10 +13,12 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+import journal
 from journal.errors import JournalError
 
 CONNECT_S = 10.0
 READ_S = 75.0  # longer than the service holds a request that waits
+OPERATING_S = 900.0  # an operator's call may wait for locks, and go through all of a table
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -52,15 +54,34 @@ class Http:
         """The body of GET /v1/{path}; a parameter that is None is left out."""
         return (await self._call("GET", path, parameters))[1]
 
-    async def put(self, *path: str) -> tuple[int, bytes]:
+    async def put(self, *path: str, body: object = None) -> tuple[int, bytes]:
         """PUT /v1/{path}: status and body."""
-        return await self._call("PUT", path, {})
+        return await self._call("PUT", path, {}, body=body)
+
+    async def post(self, *path: str, body: object = None, wait_s: int | None = None) -> tuple[int, bytes]:
+        """POST /v1/{path}: status and body. `wait_s`: how long the end of what is begun is worth waiting for."""
+        prefer = {} if wait_s is None else {"Prefer": f"wait={wait_s}"}
+        return await self._call("POST", path, {}, body=body, headers=prefer, read_s=OPERATING_S)
+
+    async def delete(self, *path: str) -> int:
+        """DELETE /v1/{path}: status."""
+        return (await self._call("DELETE", path, {}, read_s=OPERATING_S))[0]
 
     async def _call(
-        self, method: str, path: tuple[str, ...], parameters: Mapping[str, str | float | None]
+        self,
+        method: str,
+        path: tuple[str, ...],
+        parameters: Mapping[str, str | float | None],
+        *,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        read_s: float = READ_S,
     ) -> tuple[int, bytes]:
         query = {name: str(value) for name, value in parameters.items() if value is not None}
-        async with self.request(method, self.place(*path).with_query(query)) as response:
+        place, known, content = self.place(*path).with_query(query), dict(headers or {}), None
+        if body is not None:
+            known["Content-Type"], content = "application/json", msgspec.json.encode(body)
+        async with self.request(method, place, known, content, read_s=read_s) as response:
             return response.status, await response.read()
 
     def place(self, *path: str) -> URL:
@@ -76,11 +97,20 @@ class Http:
 
     @asynccontextmanager
     async def request(
-        self, method: str, place: URL, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        place: URL,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        *,
+        read_s: float = READ_S,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A request whose answer is below 400; else Refused, or Unreachable, also where the body breaks off."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=read_s)
         try:
-            async with self.session.request(method, place, headers=headers, allow_redirects=False) as response:
+            async with self.session.request(
+                method, place, headers=headers, data=content, allow_redirects=False, timeout=timeout
+            ) as response:
                 if response.status >= 400:
                     raise _refusal(response.status, response.reason or "", await response.read())
                 yield response
@@ -89,11 +119,11 @@ class Http:
 
 
 @asynccontextmanager
-async def connected(url: str, *, is_raw: bool = False) -> AsyncIterator[Http]:
-    """The service at `url`. `is_raw`: bodies come as they were sent, in their Content-Encoding."""
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=READ_S)
+async def connected(url: str, *, is_raw: bool = False, by: str | None = None) -> AsyncIterator[Http]:
+    """The service at `url`. `is_raw`: bodies come as they were sent, in their Content-Encoding. `by`: who operates."""
+    headers = {"User-Agent": f"journal/{journal.__version__}"} | ({} if by is None else {"From": by})
     connector = aiohttp.TCPConnector(limit=16)
-    async with aiohttp.ClientSession(timeout=timeout, connector=connector, auto_decompress=not is_raw) as session:
+    async with aiohttp.ClientSession(headers=headers, connector=connector, auto_decompress=not is_raw) as session:
         try:
             http = Http(url, session)
         except ValueError as error:

@@ -5,7 +5,7 @@
 A change's parts are its revision (8 bytes), its op (1 byte), collection, atom, the number of names it unsets
 (4 bytes), each of them, and the SHA-256 of its data as stored (empty without data). The hash of the data and not
 the data itself, so that a person's data can be blanked and the chain still proves the rest.
-A commit without an atom has its revision for its only part.
+A commit without an atom has its revision for its only part; one that begins an epoch has the epoch (6 bytes) besides.
 """
 
 from collections.abc import Iterable
@@ -27,6 +27,11 @@ def extend_bare(chain: bytes, revision: int) -> bytes:
     return sha256(chain + b"\0\0\0\x08" + revision.to_bytes(8, "big")).digest()
 
 
+def begin(chain: bytes, epoch: bytes, revision: int) -> bytes:
+    """The chain after the commit that begins an epoch."""
+    return sha256(chain + b"\0\0\0\x08" + revision.to_bytes(8, "big") + b"\0\0\0\x06" + epoch).digest()
+
+
 def told(chain: bytes) -> str:
     """What clients are told of a chain: its first 8 bytes, in hex."""
     return chain[:8].hex()
@@ -38,7 +43,8 @@ _COUNT = Struct(">II").pack  # how many names are unset
 
 
 def _parts(change: Change) -> bytes:
-    collection, atom, data = change.collection.encode(), change.atom.encode(), change.data
+    collection, atom = change.collection.encode(), change.atom.encode()
+    hashed = change.erased if change.data is None else sha256(change.data).digest()
     unset = b"".join(_LENGTH(len(name)) + name for name in map(str.encode, change.unset))
     return b"".join(
         (
@@ -48,6 +54,6 @@ def _parts(change: Change) -> bytes:
             atom,
             _COUNT(4, len(change.unset)),
             unset,
-            b"\0\0\0\0" if data is None else b"\0\0\0\x20" + sha256(data).digest(),
+            b"\0\0\0\0" if hashed is None else b"\0\0\0\x20" + hashed,
         )
     )

@@ -82,11 +82,22 @@ def _merge_patches(before: Effect, after: Effect) -> Effect:
 
 
 class Folded(msgspec.Struct, gc=False):
-    """One atom within a window of changes: its effect, the revisions that came to it, who inserted it."""
+    """One atom within a window of changes: its effect, the revisions that came to it, who inserted it.
+
+    `is_blank`: its data was erased since, so that all that can be told of it is that it is gone.
+    """
 
     effect: Effect | None
     revisions: list[int]
     inserters: set[int | None]
+    is_blank: bool = False
+
+    @property
+    def told(self) -> Effect | None:
+        """What a requester is told."""
+        if not self.is_blank or self.effect is None or self.effect.op is Op.DELETE:
+            return self.effect
+        return None if self.effect.op is Op.INSERT else Effect(Op.DELETE)
 
 
 class Fold:
@@ -100,7 +111,7 @@ class Fold:
     def add(self, change: Change) -> None:
         """Take the next change."""
         key = (change.collection, change.atom)
-        after = Effect(change.op, change.data, change.unset)
+        after = Effect(change.op, change.data if change.erased is None else b"{}", change.unset)
         folded = self._atoms.get(key)
         if folded is None:
             folded = self._atoms[key] = Folded(after, [change.revision], set())
@@ -109,11 +120,14 @@ class Fold:
             folded.revisions.append(change.revision)
         if change.op is Op.INSERT:
             folded.inserters.add(change.client)
+            folded.is_blank = False
+        if change.erased is not None:
+            folded.is_blank = True
 
     @property
     def has_cancelled(self) -> bool:
         """Whether anything came to nothing: only then does it matter who asks."""
-        return any(folded.effect is None for folded in self._atoms.values())
+        return any(folded.told is None for folded in self._atoms.values())
 
     def deltas(self, *, client: int | None = None, with_revisions: bool = False) -> list[Delta]:
         """A delta an atom, in the order of their last revisions.
@@ -126,7 +140,7 @@ class Fold:
 
     def _told(self, client: int | None) -> Iterator[tuple[Key, Folded]]:
         for key, folded in self._atoms.items():
-            if folded.effect is not None:
+            if folded.told is not None:
                 yield key, folded
             elif client is not None and (client in folded.inserters or len(folded.inserters) > 1):
                 yield key, Folded(Effect(Op.DELETE), folded.revisions, folded.inserters)
@@ -145,7 +159,7 @@ def _revision(delta: Delta) -> int:
 
 
 def _delta(key: Key, folded: Folded, *, with_revisions: bool) -> Delta:
-    effect = folded.effect
+    effect = folded.told
     assert effect is not None
     return Delta(
         op=_NAMES[effect.op],

@@ -44,7 +44,10 @@ OP_NAMES = {Op.INSERT: "insert", Op.UPDATE: "update", Op.REPLACE: "replace", Op.
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
-    """A recorded change. `data` is JSON text as it was sent; None for a delete and for an update that only unsets."""
+    """A recorded change. `data` is JSON text as it was sent; None for a delete and for an update that only unsets.
+
+    `erased` is the SHA-256 of data that was blanked since, because it was a person's.
+    """
 
     revision: int
     op: Op
@@ -54,6 +57,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     unset: tuple[str, ...] = ()
     prev: int = 0
     client: int | None = None
+    erased: bytes | None = None
 
 
 class AtomState(msgspec.Struct, frozen=True):

@@ -1,6 +1,6 @@
 """One atom: as it is, as it was at a revision, and its history (protocol, section 11)."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -15,7 +15,7 @@ from journal.store import heads, reading
 from journal.store.database import Connection, Database
 from journal.store.heads import Head
 from journal.store.reading import Moment
-from journal.wire import LARGEST, AtomAnswer, HistoryAnswer, HistoryEntry
+from journal.wire import LARGEST, AtomAnswer, HistoryAnswer, HistoryEntry, rfc3339
 
 _encode = msgspec.json.Encoder().encode
 
@@ -45,6 +45,8 @@ class Atoms:
             changes = await self._back_to_whole(connection, head, collection, atom, at)
             if changes[-1].op is Op.UPDATE if changes else found.born <= at:
                 raise resync(head, "horizon")  # what it began with was compacted away: test_atom.py
+        if any(change.is_erased for change in changes):
+            raise NotFound("its data was erased")
         effect: Effect | None = None
         for change in reversed(changes):
             effect = then(effect, Effect(change.op, change.data, change.unset))
@@ -92,11 +94,6 @@ class Atoms:
                     return changes
             before = changes[-1].revision
         return changes
-
-
-def rfc3339(moment: datetime) -> str:
-    """A moment as RFC 3339 writes it, in UTC, with microseconds."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _told(head: Head, collection: str, atom: str, revision: int, at: datetime, by: object, data: bytes) -> Answer:

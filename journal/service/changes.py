@@ -7,7 +7,7 @@ from msgspec import UNSET
 from journal.core import chain
 from journal.core.cursor import Cursor
 from journal.service.answer import Answer, Form, of_spool
-from journal.service.judge import judge, judge_scope
+from journal.service.judge import judged
 from journal.service.spool import Spool
 from journal.service.tails import Tails
 from journal.store import heads, reading
@@ -32,9 +32,7 @@ class Changes:
                 head = await heads.head_by_id(connection, tail.head.id)
                 if head is None:
                     raise self.tails.gone(tail)
-                there = await heads.chain_at(connection, head, position)
-                judge(since, head, None if there is None else chain.told(there))
-                judge_scope(since, head, None)
+                await judged(connection, head, since)
                 end = await reading.commits_end(connection, head, position, limit)
                 at_end = await heads.chain_at(connection, head, end)
                 assert at_end is not None

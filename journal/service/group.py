@@ -12,12 +12,13 @@ from journal.core import chain, decide, digest
 from journal.core.cursor import Cursor
 from journal.core.model import AtomState, Key, Outcome, Policy, Push, PushChange
 from journal.errors import JournalError, NotApplied, PushReused, PushTooOld, RequestError, ResyncRequired, Stale
-from journal.service.judge import judge, resync
+from journal.service.judge import admitted, floors_for, judge, resync
 from journal.service.tails import Tail, Tails
 from journal.store import heads, record
 from journal.store.database import Connection
 from journal.store.heads import Collection, Commit, Head
 from journal.store.record import AtomKey, Client, Decided, NewCommit, Recording
+from journal.store.recovery import Floor
 from journal.wire import PushAnswer
 
 _encode = msgspec.json.Encoder().encode
@@ -105,6 +106,9 @@ class Group:
             if one.base is not None and one.base.revision not in tail.chains and one.base.revision <= tail.head.head:
                 places[tail.head.id, one.base.revision] = None
         self.chains = await record.chains_at(connection, list(places))
+        for name, tail in self.tails.items():
+            bases = (one.base for one in asked if one.journal == name)
+            self.states[name].floors = await floors_for(connection, tail.head, bases)
 
     def settle(self, asked: Asked) -> None:
         """Decide the next push on what those before it left."""
@@ -123,11 +127,20 @@ class Group:
         replay = self._replay(asked, state)
         if replay is not None:
             return replay
+        client = state.client(asked.client)
+        if client is not None and asked.client is not None:
+            admitted(asked.client, is_gone=client.is_gone)
         if asked.base is not None:
-            judge(asked.base, state.head, self._chain_there(asked.base, state))
+            judge(
+                asked.base,
+                state.head,
+                self._chain_there(asked.base, state),
+                floors=state.floors,
+                collections=asked.base.collections,
+                client=asked.client,
+            )
             if any(change.base is not None and change.base > state.head.head for change in asked.changes):
                 raise resync(state.head, "future")
-        client = state.client(asked.client)
         number = client.id if client is not None else state.highest_client + 1 if asked.client is not None else None
         push = Push(asked.changes, asked.on_conflict, asked.is_atomic, number)
         decision = decide.decide(
@@ -253,6 +266,7 @@ class Standing:
         self.chains: dict[int, str] = {}
         self.commits: list[NewCommit] = []
         self.clients: dict[UUID, Client] = {}
+        self.floors: list[Floor] = []
         self.highest_client = 0
         self.is_written = False
         self._names = {collection.id: collection.name for collection in tail.head.collections.values()}

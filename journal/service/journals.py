@@ -6,7 +6,8 @@ from journal.core import chain, digest
 from journal.core.cursor import Cursor
 from journal.core.model import Policy
 from journal.errors import Fault, InvalidRequest, JournalNotFound
-from journal.service.judge import judge
+from journal.service.indexes import Indexes
+from journal.service.judge import judged
 from journal.service.snapshots import Snapshots
 from journal.service.tails import Tail, Tails
 from journal.store import heads
@@ -18,8 +19,9 @@ from journal.wire import CollectionAnswer, CollectionsAnswer, CursorAnswer, Head
 class Journals:
     """Answers what concerns a journal as a whole."""
 
-    def __init__(self, database: Database, tails: Tails, snapshots: Snapshots) -> None:
-        self.database, self.tails, self.snapshots = database, tails, snapshots
+    def __init__(self, database: Database, tails: Tails, snapshots: Snapshots, indexes: Indexes) -> None:
+        self.database, self.tails = database, tails
+        self.snapshots, self.indexes = snapshots, indexes
 
     async def create(self, name: str) -> tuple[HeadAnswer, bool]:
         """A journal of this name, and whether it was made now."""
@@ -36,6 +38,7 @@ class Journals:
         is_removed = await heads.remove(self.database, name)
         self.tails.forget(tail)
         self.snapshots.forget(name)
+        self.indexes.forget(name)
         if not is_removed:
             raise JournalNotFound
 
@@ -59,10 +62,10 @@ class Journals:
         ]
         return CollectionsAnswer(head.epoch, head.head, told)
 
-    async def set_policy(self, name: str, collection: str, policy: Policy | None) -> CollectionAnswer:
+    async def set_policy(self, name: str, collection: str, policy: Policy | None, *, by: str) -> CollectionAnswer:
         """Give a collection a policy that goes before those of requests; None takes it away."""
         tail = await self.tails.of(name)
-        await heads.set_policy(self.database, tail.head.id, collection, policy)
+        await heads.set_policy(self.database, tail.head.id, collection, policy, by)
         await self.tails.refresh(tail)
         k = tail.head.collections[collection]
         return CollectionAnswer(k.name, k.atoms, digest.told(k.digest), k.policy)
@@ -76,8 +79,7 @@ class Journals:
             head = await heads.head_by_id(connection, tail.head.id)
             if head is None:
                 raise self.tails.gone(tail)
-            there = await heads.chain_at(connection, head, at.revision)
-        judge(at, head, None if there is None else chain.told(there))
+            await judged(connection, head, msgspec.structs.replace(at, collections=None), collections=collections)
         told = msgspec.structs.replace(at, collections=collections)
         return CursorAnswer(head.epoch, at.revision, str(told))
 

@@ -15,7 +15,7 @@ from journal.core.consolidate import Delta, Fold
 from journal.core.cursor import Cursor
 from journal.errors import Fault, InvalidRequest
 from journal.service.answer import IMMUTABLE, Answer, of_spool
-from journal.service.judge import judge, judge_scope
+from journal.service.judge import judged
 from journal.service.rounds import Page
 from journal.service.spool import Spool
 from journal.service.tails import Tail, Tails
@@ -108,9 +108,9 @@ class Pages:
             raise self.tails.gone(tail)
         # In a round to a fixed end every page is folded from the base on, so it is the base that must be kept.
         horizon_at = page.base if page.until is not None else None
-        chain_there = await heads.chain_at(connection, head, page.position)
-        judge(page.since, head, None if chain_there is None else chain_there[:8].hex(), horizon_at=horizon_at)
-        judge_scope(page.since, head, page.collections)
+        await judged(
+            connection, head, page.since, collections=page.collections, client=page.client, horizon_at=horizon_at
+        )
         return head
 
     async def _fold(

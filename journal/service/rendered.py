@@ -27,6 +27,11 @@ class Rendered:
             self._answers.move_to_end(key)
         return answer
 
+    def clear(self) -> None:
+        """Forget all answers."""
+        self._answers.clear()
+        self._bytes = 0
+
     def keep(self, key: Hashable, answer: Answer) -> None:
         """Keep a whole answer, if it is not too large. Its codings, made later, at most double it."""
         if answer.body is None or len(answer.body) > self.each_bytes or key in self._answers:

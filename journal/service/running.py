@@ -11,10 +11,17 @@ from journal.config import Settings
 from journal.errors import Unavailable
 from journal.service.atoms import Atoms
 from journal.service.changes import Changes
+from journal.service.compact import Compaction
 from journal.service.deltas import Reader
+from journal.service.erase import Erasure
 from journal.service.journals import Journals
+from journal.service.operations import Operations
+from journal.service.operators import Operators
+from journal.service.registry import Registry
+from journal.service.resync import Resync
 from journal.service.snapshots import Snapshots
 from journal.service.tails import Tails
+from journal.service.verify import Verify
 from journal.service.watch import Watch
 from journal.service.writer import Writer
 from journal.store import record
@@ -36,8 +43,15 @@ class Service:
         self.reader = Reader(self.database, self.tails, memory, settings.spool)
         self.changes = Changes(self.database, self.tails, settings.spool, memory.answer_bytes)
         self.snapshots = Snapshots(self.database, self.tails, settings.spool / "snapshots", settings.snapshots)
-        self.journals = Journals(self.database, self.tails, self.snapshots)
+        self.verify = Verify(self.database, self.tails, memory, settings.spool)
+        self.journals = Journals(self.database, self.tails, self.snapshots, self.verify.indexes)
         self.atoms = Atoms(self.database, self.tails)
+        self.registry = Registry(self.database, self.tails, settings.registry_s)
+        self.resync = Resync(self.database, self.tails)
+        self.operations = Operations(self.database, self.tails)
+        self.compaction = Compaction(self.database, self.tails)
+        self.erasure = Erasure(self.database, self.tails, self.snapshots, self.reader.rendered, limits)
+        self.operators = Operators(self.database, self.tails)
         self.watch = Watch(settings.dsn, self.tails, poll_s=settings.poll_s)
 
     async def tidy(self) -> None:
@@ -50,7 +64,9 @@ class Service:
                     pushes_before=now - timedelta(days=self.settings.push_kept_days),
                     keys_before=now - timedelta(days=self.settings.key_kept_days),
                 )
+                await self.operations.forget()
             await asyncio.to_thread(self.snapshots.clean)
+            await asyncio.to_thread(self.verify.indexes.clean)
             await asyncio.sleep(TIDY_S)
 
 
@@ -61,7 +77,9 @@ async def running(service: Service) -> AsyncIterator[Service]:
     await service.database.open()
     try:
         writing = asyncio.create_task(service.writer.run())
-        others = [asyncio.create_task(service.watch.run()), asyncio.create_task(service.tidy())]
+        parts = (service.watch.run(), service.registry.run(), service.tidy())
+        others = [asyncio.create_task(part) for part in parts]
+        await service.operators.begin()
         for task in (writing, *others):
             task.add_done_callback(_died)
         try:
@@ -69,9 +87,11 @@ async def running(service: Service) -> AsyncIterator[Service]:
         finally:
             service.writer.close()
             await writing
+            await service.operations.close()
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
+            await service.verify.indexes.close()
     finally:
         await service.database.close()
 

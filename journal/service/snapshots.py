@@ -9,10 +9,11 @@ import asyncio
 import contextlib
 import gzip
 import os
+import random
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -23,9 +24,9 @@ import zstandard
 from journal import config
 from journal.core import chain, digest
 from journal.core.cursor import Cursor
-from journal.errors import NotFound
+from journal.errors import NotFound, Unavailable
 from journal.service.tails import Tail, Tails
-from journal.store import heads, reading
+from journal.store import compaction, heads, reading
 from journal.store.database import Database
 from journal.store.heads import Head
 
@@ -33,6 +34,10 @@ Coding = Literal["zstd", "gzip", "identity"]
 SUFFIX: dict[Coding, str] = {"zstd": ".zst", "gzip": ".gz", "identity": ""}
 LEVEL = 1  # 818 MB/s at gzip 6's ratio on one core; higher levels would slow COPY down
 PIECE = 1 << 20
+READ_BYTES = 8 << 20  # that all readers together hold of their files
+LONGEST_PIECE, SHORTEST_PIECE = 512 << 10, 32 << 10
+TRIES = 5  # at a snapshot that nothing makes useless before it is given
+KEEP_AGAIN = 10
 _NAME = re.compile(r"([0-9a-f]{12})-(\d{1,16})-([0-9a-f]{16})-([0-9a-f]{16})")
 _ALL = "0" * 16
 
@@ -51,8 +56,8 @@ class Snapshot(msgspec.Struct, frozen=True):
         return f"{self.epoch}-{self.revision}-{self.chain}-{self.scope}"
 
     def is_of(self, head: Head) -> bool:
-        """Whether it can be of this journal's history, as far as the head alone tells."""
-        return self.epoch == head.epoch and head.horizon <= self.revision <= head.head
+        """Whether it can be of this journal's history, and may be read, as far as the head alone tells."""
+        return self.epoch == head.epoch and max(head.horizon, head.erased) <= self.revision <= head.head
 
 
 def parse(name: str) -> Snapshot | None:
@@ -89,6 +94,8 @@ class Snapshots:
         self.database, self.tails, self.settings = database, tails, settings
         self.folder = folder
         self._admission = asyncio.Semaphore(settings.made_at_once)
+        self._waiting = self.readers = 0
+        self._kept_at: dict[tuple[int, int], float] = {}
         self._making: dict[tuple[str, str], asyncio.Future[Snapshot]] = {}
         self._coding: dict[tuple[str, Snapshot, Coding], asyncio.Future[Path]] = {}
 
@@ -96,15 +103,36 @@ class Snapshots:
         """A snapshot that is not too far behind the head: one that is there, or a new one, made for all who ask."""
         tail = await self.tails.of(journal)
         scope = scope_of(collections)
-        kept = self._kept(tail.head, scope)
-        if kept is not None and await self._is_true(tail, kept):
-            return kept
-        making = self._making.get((journal, scope))
+        if self._waiting >= self.settings.waiting_at_once:
+            raise busy()
+        self._waiting += 1
+        try:
+            for _ in range(TRIES):
+                kept = self._kept(tail.head, scope) or await self._made(tail, collections, scope)
+                if await self._may_be_given(tail, kept):
+                    return kept
+        finally:
+            self._waiting -= 1
+        raise busy()
+
+    async def _made(self, tail: Tail, collections: frozenset[str] | None, scope: str) -> Snapshot:
+        key = (tail.head.journal, scope)
+        making = self._making.get(key)
         if making is None:
-            making = asyncio.ensure_future(self._make(tail, collections, scope))
-            self._making[journal, scope] = making
-            making.add_done_callback(lambda done: _forget(self._making, (journal, scope), done))
+            making = self._making[key] = asyncio.ensure_future(self._make(tail, collections, scope))
+            making.add_done_callback(lambda done: _forget(self._making, key, done))
         return await asyncio.shield(making)
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[int]:
+        """While somebody reads a file; how many bytes to read of it at once. Unavailable where too many do."""
+        if self.readers >= self.settings.read_at_once:
+            raise busy()
+        self.readers += 1
+        try:
+            yield max(min(READ_BYTES // self.readers, LONGEST_PIECE), SHORTEST_PIECE)
+        finally:
+            self.readers -= 1
 
     async def file(self, journal: str, name: str, coding: Coding) -> File:
         """A snapshot's file; NotFound where it is not kept, or is of another history."""
@@ -117,6 +145,7 @@ class Snapshots:
         path = self._path(journal, snapshot, coding)
         if not path.exists():
             path = await self._coded(journal, snapshot, coding)
+        await self._keep(tail, snapshot)
         made_ns = self._path(journal, snapshot, "zstd").stat().st_mtime_ns
         os.utime(self._path(journal, snapshot, "zstd"), ns=(time.time_ns(), made_ns))  # kept for as long as it is read
         return File(snapshot, coding, path, made_ns)
@@ -137,6 +166,16 @@ class Snapshots:
     def forget(self, journal: str) -> None:
         """Remove all of a journal's."""
         shutil.rmtree(self.folder / journal, ignore_errors=True)
+
+    def forget_below(self, journal: str, revision: int) -> int:
+        """Remove a journal's snapshots below a revision; how many there were."""
+        found = 0
+        for path in (self.folder / journal).glob("*.ndjson.zst"):
+            snapshot = parse(path.name.removesuffix(".ndjson.zst"))
+            if snapshot is not None and snapshot.revision < revision:
+                self._remove(path)
+                found += 1
+        return found
 
     def _path(self, journal: str, snapshot: Snapshot, coding: Coding) -> Path:
         return self.folder / journal / f"{snapshot}.ndjson{SUFFIX[coding]}"
@@ -168,18 +207,37 @@ class Snapshots:
 
     async def _is_true(self, tail: Tail, snapshot: Snapshot) -> bool:
         """Whether the journal has the snapshot's chain at its revision; one of another past is removed."""
-        known = tail.chains.get(snapshot.revision) if snapshot.epoch == tail.head.epoch else None
-        if known == snapshot.chain:
+        head = tail.head
+        if snapshot.is_of(head) and tail.chains.get(snapshot.revision) == snapshot.chain:
             return True
+        return await self._confirmed(tail, snapshot) is not None
+
+    async def _may_be_given(self, tail: Tail, snapshot: Snapshot) -> bool:
+        """Whether a client can go on from it: PostgreSQL's own rows know of every resync."""
+        head = await self._confirmed(tail, snapshot)
+        if head is not None and snapshot.revision < head.floor:
+            self._remove(self._path(tail.head.journal, snapshot, "zstd"))
+            return False
+        return head is not None
+
+    async def _confirmed(self, tail: Tail, snapshot: Snapshot) -> Head | None:
+        """The head of the journal where the snapshot is of its history; else it is removed."""
         async with self.database.moment() as connection:
             head = await heads.head_by_id(connection, tail.head.id)
             if head is None:
                 raise self.tails.gone(tail)
             there = await heads.chain_at(connection, head, snapshot.revision)
         if snapshot.is_of(head) and there is not None and chain.told(there) == snapshot.chain:
-            return True
+            return head
         self._remove(self._path(tail.head.journal, snapshot, "zstd"))
-        return False
+        return None
+
+    async def _keep(self, tail: Tail, snapshot: Snapshot) -> None:
+        """See to it that compaction does not pass a snapshot that is read, for as long as it is kept."""
+        key, now = (tail.head.id, snapshot.revision), time.monotonic()
+        if now - self._kept_at.get(key, float("-inf")) > self.settings.kept_s / KEEP_AGAIN:
+            await compaction.keep_snapshot(self.database, tail.head.id, snapshot.revision, self.settings.kept_s)
+            self._kept_at = {k: at for k, at in self._kept_at.items() if now - at < self.settings.kept_s} | {key: now}
 
     async def _make(self, tail: Tail, collections: frozenset[str] | None, scope: str) -> Snapshot:
         folder = self.folder / tail.head.journal
@@ -198,6 +256,7 @@ class Snapshots:
             head = await heads.head_by_id(connection, tail.head.id)
             if head is None:
                 raise self.tails.gone(tail)
+            await compaction.keep_snapshot(self.database, head.id, head.head, self.settings.kept_s)
             with part.open("wb") as file:
                 writer = _Compressed(file)
                 told = chain.told(head.chain)
@@ -251,6 +310,11 @@ class _Compressed:
     def _write(self, piece: bytes, compress: Callable[[bytes], bytes]) -> int:
         self._file.write(compress(piece))
         return piece.count(b"\n")
+
+
+def busy() -> Unavailable:
+    """What to tell those who are too many; they come back at different times."""
+    return Unavailable("too many want a snapshot at this moment", retry_after=random.randint(2, 15))  # noqa: S311
 
 
 def _forget(running: dict[Any, Any], key: object, done: "asyncio.Future[Any]") -> None:

@@ -22,6 +22,7 @@ from journal.store.record import Client
 
 _CHANGE_BYTES = 200  # what a change costs in memory besides its data and names, roughly
 _CLIENTS = 1024
+_ADMITTED = 65_536
 
 
 class Tail:
@@ -31,6 +32,7 @@ class Tail:
         self.head = head
         self.changed = asyncio.Event()
         self.clients: OrderedDict[UUID, Client] = OrderedDict()
+        self.admitted: set[str] = set()  # clients that are known not to be forgotten
         self.is_being_written = False
         self.heard_turn = head.turn
         self.foreign_at = float("-inf")  # when another process was last seen to write here
@@ -60,6 +62,8 @@ class Tail:
         self._move(head)
 
     def _move(self, head: Head) -> None:
+        if head.gone != self.head.gone:
+            self.admitted.clear()
         self.head = head
         self.heard_turn = max(self.heard_turn, head.turn)
         changed, self.changed = self.changed, asyncio.Event()
@@ -81,6 +85,7 @@ class Tail:
         return (
             since.epoch == self.head.epoch
             and since.revision >= self.head.horizon
+            and since.round_base >= self.head.floor
             and self.chains.get(since.revision) == since.chain
         )
 
@@ -93,6 +98,12 @@ class Tail:
             found.append(commit)
         found.reverse()
         return found
+
+    def admit(self, client: str) -> None:
+        """Keep in mind that a client is not forgotten."""
+        if len(self.admitted) >= _ADMITTED:
+            self.admitted.clear()
+        self.admitted.add(client)
 
     def remember_client(self, name: UUID, client: Client) -> None:
         """Keep what is known of a client, for as long as the turn is ours."""
@@ -266,7 +277,7 @@ class Tails:
 
     @staticmethod
     def _is_at(tail: Tail, turn: int, heard: int) -> None:
-        """Rows go before hearsay: a restored database is at a lower turn. What was heard while they were read stands."""
+        """Rows go before hearsay, as a restored database is at a lower turn; but for what was heard meanwhile."""
         if tail.heard_turn == heard:
             tail.heard_turn = turn
 
@@ -277,6 +288,7 @@ def _continues(known: Head, feed: Feed) -> bool:
         and feed.head.epoch == known.epoch
         and feed.chain_there == known.chain
         and feed.head.turn > known.turn
+        and feed.head.erased == known.erased  # what was erased is not to stay in memory
     )
 
 

@@ -31,7 +31,11 @@ class Collection(msgspec.Struct, frozen=True):
 
 
 class Head(msgspec.Struct, frozen=True):
-    """A journal at one moment. `turn` changes with everything that is written, also where no change is recorded."""
+    """A journal at one moment. `turn` changes with everything that is written, also where no change is recorded.
+
+    `floor`: the highest revision at which anybody was asked to start again. `erased`: the last one at which data was.
+    `gone`: how many clients were forgotten.
+    """
 
     id: int
     journal: str
@@ -41,6 +45,9 @@ class Head(msgspec.Struct, frozen=True):
     chain: bytes
     turn: int
     collections: dict[str, Collection]
+    floor: int = 0
+    erased: int = 0
+    gone: int = 0
 
     @property
     def cursor(self) -> Cursor:
@@ -157,6 +164,7 @@ def change_of(row: Row, names: dict[int, str], client: int | None) -> Change:
         unset=tuple(row["unset"] or ()),
         prev=row["prev"],
         client=client,
+        erased=row["erased"],
     )
 
 
@@ -172,10 +180,10 @@ async def remove(database: Database, name: str) -> bool:
         return bool(await connection.fetchval(QUERY["remove_journal"], name, timeout=3600))
 
 
-async def set_policy(database: Database, journal: int, collection: str, policy: Policy | None) -> None:
+async def set_policy(database: Database, journal: int, collection: str, policy: Policy | None, by: str) -> None:
     """Give a collection a policy, or take it away."""
     async with database.writing() as connection:
-        await connection.execute(QUERY["set_policy"], journal, collection, policy)
+        await connection.execute(QUERY["set_policy"], journal, collection, policy, by)
 
 
 _rows = msgspec.json.Decoder(list[tuple[int, str, int, int, Policy | None]]).decode
@@ -196,4 +204,7 @@ def _head(row: Row | None) -> Head | None:
             name: Collection(number, name, atoms, digest.from_bigint(stored), policy)
             for number, name, atoms, stored, policy in _rows(row["collections"])
         },
+        floor=row["floor"],
+        erased=row["erased"],
+        gone=row["gone"],
     )

@@ -70,17 +70,17 @@ async def copy_deltas(
 ) -> None:
     """The deltas of a page to `sink`, a line each."""
     arguments = (head.id, base, position, end, collections, client, with_meta)
-    await _copy(connection, "delta_lines", arguments, sink)
+    await copy(connection, "delta_lines", arguments, sink)
 
 
 async def copy_snapshot(connection: Connection, head: Head, collections: list[int] | None, sink: Sink) -> None:
     """Every living atom to `sink`, a line each."""
-    await _copy(connection, "snapshot_lines", (head.id, collections), sink)
+    await copy(connection, "snapshot_lines", (head.id, collections), sink)
 
 
 async def copy_commits(connection: Connection, head: Head, after: int, until: int, sink: Sink) -> None:
     """The record after a revision to `sink`, a line a commit."""
-    await _copy(connection, "commit_lines", (head.id, after, until), sink)
+    await copy(connection, "commit_lines", (head.id, after, until), sink)
 
 
 async def commits_end(connection: Connection, head: Head, after: int, limit: int) -> int:
@@ -172,7 +172,8 @@ async def atom_history(
     ]
 
 
-async def _copy(connection: Connection, query: str, arguments: Sequence[object], sink: Sink) -> None:
+async def copy(connection: Connection, query: str, arguments: Sequence[object], sink: Sink) -> None:
+    """The rows of a query of one column to `sink`, a line each, as they are."""
     await connection.copy_from_query(
         QUERY[query], *arguments, output=sink, timeout=LONG_S, format="csv", quote=_QUOTE, delimiter=_DELIMITER
     )

@@ -18,10 +18,11 @@ AtomKey = tuple[int, int, str]
 
 
 class Client(msgspec.Struct, frozen=True):
-    """A client's number, and the highest push of it that was decided."""
+    """A client's number, and the highest push of it that was decided. `is_gone`: an operator forgot it."""
 
     id: int
     pushed: int = 0
+    is_gone: bool = False
 
 
 class Decided(msgspec.Struct, frozen=True):
@@ -100,7 +101,7 @@ async def clients(
         return {}, {}
     rows = await connection.fetch(QUERY["clients_named"], *([*column] for column in zip(*names, strict=True)))
     known = {
-        (row["journal_id"], UUID(str(row["name"]))): Client(row["id"], row["pushed"])
+        (row["journal_id"], UUID(str(row["name"]))): Client(row["id"], row["pushed"], row["is_gone"])
         for row in rows
         if row["id"] is not None
     }
@@ -167,7 +168,7 @@ def _arguments(recording: Recording) -> list[Any]:
             x.atom,
             int(x.op),
             None if x.data is None else x.data.decode(),
-            _array(x.unset) if x.unset else None,
+            text_array(x.unset) if x.unset else None,
             x.prev,
         )
         for c in recording.commits
@@ -184,7 +185,7 @@ def _arguments(recording: Recording) -> list[Any]:
             state.created,
             state.revision,
             None if state.data is None else state.data.decode(),
-            _array(state.fields),
+            text_array(state.fields),
             _numbers(state.fields.values()),
         )
         for (journal, collection, atom), state in recording.atoms.items()
@@ -220,7 +221,7 @@ def _columns(rows: Sequence[tuple[Any, ...]], kinds: str) -> list[Any]:
     return [_numbers(column) if kind == "n" else column for kind, column in zip(kinds, columns, strict=True)]
 
 
-def _array(names: Any) -> str:
+def text_array(names: Iterable[str]) -> str:
     """An array of text as PostgreSQL reads it."""
     quoted = ('"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"' for name in names)
     return "{" + ",".join(quoted) + "}"

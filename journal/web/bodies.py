@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
+from typing import TypeVar
 
 import msgspec
 from aiohttp import web
@@ -17,10 +18,9 @@ from journal.core.names import atom_ok, collection_ok
 from journal.errors import Fault, InvalidRequest, TooLarge, UnsupportedMedia
 from journal.faults import faults
 from journal.service.group import Asked
-from journal.wire import ChangeRequest, CollectionRequest, PushRequest
+from journal.wire import ChangeRequest, LookupRequest, PushRequest
 
 _push = msgspec.json.Decoder(PushRequest).decode
-_collection = msgspec.json.Decoder(CollectionRequest).decode
 _sorted = msgspec.json.Encoder(order="sorted").encode
 _loose = msgspec.json.Decoder().decode
 
@@ -66,16 +66,15 @@ def push(text: bytes, limits: Limits, journal: str, key: str | None) -> Asked:
     )
 
 
-def collection(text: bytes, limits: Limits) -> CollectionRequest:
-    """A collection's policy."""
+Shape = TypeVar("Shape", bound=msgspec.Struct)
+
+
+def of_shape(text: bytes, limits: Limits, shape: type[Shape]) -> Shape:
+    """A body that is seldom sent: looked at slowly, and told all that is wrong with it."""
     _check(text, limits)
-    try:
-        asked = _collection(text)
-    except msgspec.ValidationError as error:
-        raise _wrong(text, CollectionRequest, error) from None
-    if not collection_ok(asked.collection):
-        raise _wrong(text, CollectionRequest, None)
-    return asked
+    if wrong := faults(json.loads(text), shape):
+        raise InvalidRequest(wrong)
+    return msgspec.json.decode(text, type=shape)
 
 
 def content_hash(changes: list[ChangeRequest]) -> bytes:
@@ -192,3 +191,21 @@ def _of_change(place: int, change: ChangeRequest, asked: PushRequest | _Parts) -
                 yield Fault(f"{at}/unset", "goes with an update only")
     if change.base is not UNSET and asked.base is UNSET:
         yield Fault(f"{at}/base", "is a revision of the history of the push's base, and there is none")
+
+
+_lookup = msgspec.json.Decoder(LookupRequest).decode
+
+
+def lookup(text: bytes, limits: Limits) -> dict[str, list[str]]:
+    """The atoms that are asked for, by collection."""
+    _check(text, limits)
+    try:
+        asked = _lookup(text).get
+    except msgspec.ValidationError as error:
+        raise _wrong(text, LookupRequest, error) from None
+    count = sum(map(len, asked.values()))
+    if count > limits.lookup_atoms:
+        raise TooLarge([Fault("/get", f"{count} atoms", limits.lookup_atoms)])
+    if not all(map(collection_ok, asked)) or not all(all(map(atom_ok, names)) for names in asked.values()):
+        raise _wrong(text, LookupRequest, None)
+    return asked

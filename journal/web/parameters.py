@@ -3,6 +3,7 @@
 The rule: an unknown, doubled or unreadable parameter is a fault that points at itself, never silence.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -16,6 +17,7 @@ from journal.errors import Fault, InvalidRequest
 from journal.faults import unknown
 from journal.service.answer import MEDIA, Form
 from journal.service.rounds import Page, page
+from journal.service.tree import Of
 
 Read = Callable[[str], Any]
 
@@ -131,6 +133,11 @@ def client(text: str) -> str:
         raise WrongValue("must be a UUID") from None
 
 
+def plain(text: str) -> str:
+    """Whatever it says."""
+    return text
+
+
 def form(text: str) -> str:
     """The name of a form."""
     if text not in MEDIA:
@@ -183,3 +190,28 @@ class DeltasReader:
             with_revisions="revisions" in include,
             **found,
         )
+
+
+_PREFIX = re.compile(r"[0-9a-f]{0,64}").fullmatch
+
+
+def prefix(text: str) -> str:
+    """The beginning of atoms' places."""
+    if not _PREFIX(text):
+        raise WrongValue("must be up to 64 hex digits, in lower case", 64)
+    return text
+
+
+def place(text: str) -> str:
+    """An atom's place."""
+    if len(text) != 64 or not _PREFIX(text):
+        raise WrongValue("must be the `next` of the page before: 64 hex digits")
+    return text
+
+
+def of(text: str) -> Of:
+    """What leaves are of."""
+    match text:
+        case "revision" | "content":
+            return text
+    raise WrongValue("must be one of revision, content")

@@ -6,14 +6,19 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 import journal
+from journal.core.cursor import Cursor
 from journal.core.model import Policy
 from journal.errors import Fault, InvalidRequest
 from journal.service.answer import MEDIA
 from journal.service.journals import head_answer
 from journal.service.running import Service
+from journal.service.verify import DigestAsked, ManifestAsked
 from journal.web import bodies, negotiate, send
 from journal.web import parameters as read
+from journal.web.pages import Pages
 from journal.web.parameters import DeltasReader, number
+from journal.web.recovery import Recovery, operator
+from journal.wire import CollectionRequest
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 POLICIES: tuple[Policy, ...] = ("server", "merge", "client")
@@ -21,6 +26,7 @@ J = "/v1/journals/{j}"
 _LIMITED: dict[str, read.Read] = {"after": read.journal, "limit": number(1, 1000)}
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _ATOM: dict[str, read.Read] = {"collection": read.collection, "atom": read.atom}
+_BENEATH: dict[str, read.Read] = {"prefix": read.prefix, "of": read.of, "collections": read.collections}
 
 
 class Routes:
@@ -49,6 +55,11 @@ class Routes:
             ("GET", f"{J}/snapshots/{{id}}", self.snapshot_file),
             ("GET", f"{J}/atom", self.atom),
             ("GET", f"{J}/atom/history", self.history),
+            ("GET", f"{J}/digest", self.digest),
+            ("GET", f"{J}/manifest", self.manifest),
+            ("POST", f"{J}/lookup", self.lookup),
+            *Recovery(self.service).table(),
+            *Pages().table(),
         ]
 
     async def about(self, request: web.Request) -> web.StreamResponse:
@@ -105,15 +116,22 @@ class Routes:
     async def set_policy(self, request: web.Request) -> web.StreamResponse:
         """PUT …/collections: give a collection a policy."""
         read.read(request.rel_url.raw_query_string, {})
-        asked = bodies.collection(await bodies.body(request, self.limits), self.limits)
-        told = await self.service.journals.set_policy(request.match_info["j"], asked.collection, asked.policy)
+        asked = bodies.of_shape(await bodies.body(request, self.limits), self.limits, CollectionRequest)
+        told = await self.service.journals.set_policy(
+            request.match_info["j"], asked.collection, asked.policy, by=operator(request)
+        )
         return send.json(told)
 
     async def deltas(self, request: web.Request) -> web.StreamResponse:
         """GET …/deltas: everything since a revision."""
         form = negotiate.form(request.headers.get("Accept"))
         asked = self.deltas_query.read(request.rel_url.raw_query_string, form)
-        return await send.answer(request, await self.service.reader.deltas(request.match_info["j"], asked))
+        journal = request.match_info["j"]
+        if asked.client is not None:
+            await self.service.registry.admit(journal, asked.client)
+            since = asked.since if isinstance(asked.since, Cursor) else None
+            self.service.registry.saw(journal, asked.client, since, request.headers.get("User-Agent"))
+        return await send.answer(request, await self.service.reader.deltas(journal, asked))
 
     async def cursor(self, request: web.Request) -> web.StreamResponse:
         """GET …/cursor: a cursor for other collections."""
@@ -140,6 +158,8 @@ class Routes:
         if key is not None and not _KEY.fullmatch(key):
             raise InvalidRequest([Fault("", "Idempotency-Key: 1–255 printable characters of ASCII", 255)])
         asked = bodies.push(await bodies.body(request, self.limits), self.limits, journal, key)
+        if asked.client is not None:
+            self.service.registry.saw(journal, str(asked.client), None, request.headers.get("User-Agent"))
         decided = await self.service.writer.push(asked)
         media = "application/json" if decided.status == 200 else "application/problem+json"
         return web.Response(body=decided.answer, status=decided.status, content_type=media)
@@ -163,8 +183,10 @@ class Routes:
         """GET …/snapshots/{id}: the snapshot, or a range of it."""
         read.read(request.rel_url.raw_query_string, {})
         coding = negotiate.coding(request.headers.get("Accept-Encoding"))
-        found = await self.service.snapshots.file(request.match_info["j"], request.match_info["id"], coding)
-        return await send.file(request, found)
+        snapshots = self.service.snapshots
+        with snapshots.read() as piece:
+            found = await snapshots.file(request.match_info["j"], request.match_info["id"], coding)
+            return await send.file(request, found, piece)
 
     async def atom(self, request: web.Request) -> web.StreamResponse:
         """GET …/atom: one atom, now or at a revision."""
@@ -183,3 +205,31 @@ class Routes:
             request.match_info["j"], asked["collection"], asked["atom"], asked.get("before"), asked.get("limit", 100)
         )
         return await send.answer(request, told)
+
+    async def digest(self, request: web.Request) -> web.StreamResponse:
+        """GET …/digest: the digests beneath a prefix of places."""
+        asked = read.read(request.rel_url.raw_query_string, _BENEATH)
+        told = await self.service.verify.told(
+            request.match_info["j"],
+            DigestAsked(asked.get("prefix", ""), asked.get("of", "revision"), asked.get("collections")),
+        )
+        return await send.answer(request, told)
+
+    async def manifest(self, request: web.Request) -> web.StreamResponse:
+        """GET …/manifest: the atoms beneath a prefix of places."""
+        known = _BENEATH | {"after": read.place, "limit": number(1, 10_000)}
+        asked = read.read(request.rel_url.raw_query_string, known)
+        told = await self.service.verify.told(
+            request.match_info["j"],
+            ManifestAsked(
+                asked.get("prefix", ""), asked.get("of", "revision"), asked.get("collections"),
+                asked.get("after"), asked.get("limit", 1000),
+            ),
+        )  # fmt: skip
+        return await send.answer(request, told)
+
+    async def lookup(self, request: web.Request) -> web.StreamResponse:
+        """POST …/lookup: atoms by name."""
+        read.read(request.rel_url.raw_query_string, {})
+        wanted = bodies.lookup(await bodies.body(request, self.limits), self.limits)
+        return await send.answer(request, await self.service.verify.lookup(request.match_info["j"], wanted))

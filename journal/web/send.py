@@ -20,7 +20,6 @@ from journal.web.negotiate import Coding, coding
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id")
 COMPRESSED_FROM = 1024
-FILE_PIECE = 512 * 1024
 VARY = "Accept, Accept-Encoding, Authorization"
 _ONE_RANGE = re.compile(r"([0-9]{0,18})-([0-9]{0,18})")
 _encode = msgspec.json.Encoder().encode
@@ -160,8 +159,8 @@ async def _write(response: web.StreamResponse, pieces: Iterator[bytes], compress
         await response.write(rest)
 
 
-async def file(request: web.Request, found: File) -> web.StreamResponse:
-    """A snapshot's file, whole or the range that is asked for (RFC 9110, section 14)."""
+async def file(request: web.Request, found: File, piece: int) -> web.StreamResponse:
+    """A snapshot's file, whole or the range that is asked for (RFC 9110, section 14), `piece` bytes at a time."""
     tag = f'"{found.tag}"'
     headers = {
         "Content-Type": "application/x-ndjson",
@@ -185,15 +184,15 @@ async def file(request: web.Request, found: File) -> web.StreamResponse:
         response.content_length = end - start
         await response.prepare(request)
         if request.method != "HEAD":
-            await _copy(response, opened, start, end)
+            await _copy(response, opened, start, end, piece)
         await response.write_eof()
     return response
 
 
-async def _copy(response: web.StreamResponse, opened: IO[bytes], start: int, end: int) -> None:
+async def _copy(response: web.StreamResponse, opened: IO[bytes], start: int, end: int, most: int) -> None:
     opened.seek(start)
     while start < end:
-        piece = opened.read(min(FILE_PIECE, end - start))
+        piece = opened.read(min(most, end - start))
         start += len(piece)
         await response.write(piece)
 

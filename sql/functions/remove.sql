@@ -10,6 +10,11 @@ begin
   end if;
   perform set_config('journal.door', 'remove', true);
   perform 1 from journal.head h where h.journal_id = removed for update;
+  delete from journal.audit where journal_id = removed;
+  delete from journal.operation where journal_id = removed;
+  delete from journal.kept where journal_id = removed;
+  delete from journal.registry where journal_id = removed;
+  delete from journal.floor where journal_id = removed;
   delete from journal.idempotency where journal_id = removed;
   delete from journal.push where journal_id = removed;
   delete from journal.client where journal_id = removed;

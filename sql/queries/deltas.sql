@@ -65,19 +65,19 @@ having max(x.revision) > $3
 -- join was once planned as a hash of the whole record.
 prepare walk_back (int, bigint, bigint[]) as
 with recursive walk as (
-  select x.revision, x.collection_id, x.atom, x.op, x.data, x.unset, x.prev
+  select x.revision, x.collection_id, x.atom, x.op, x.data, x.unset, x.prev, x.erased
     from unnest($3) as l (revision)
    cross join lateral (
-     select x.revision, x.collection_id, x.atom, x.op, x.data, x.unset, x.prev
+     select x.revision, x.collection_id, x.atom, x.op, x.data, x.unset, x.prev, x.erased
        from journal.change x where x.journal_id = $1 and x.revision = l.revision limit 1) x
   union all
-  select x.revision, x.collection_id, x.atom, x.op, x.data, x.unset, x.prev
+  select x.revision, x.collection_id, x.atom, x.op, x.data, x.unset, x.prev, x.erased
     from walk w
    cross join lateral (
-     select x.revision, x.collection_id, x.atom, x.op, x.data, x.unset, x.prev
+     select x.revision, x.collection_id, x.atom, x.op, x.data, x.unset, x.prev, x.erased
        from journal.change x where x.journal_id = $1 and x.revision = w.prev limit 1) x
    where w.prev > $2)
-select w.revision, w.collection_id, w.atom, w.op, w.data, w.unset, w.prev,
+select w.revision, w.collection_id, w.atom, w.op, w.data, w.unset, w.prev, w.erased,
        case when w.op = 1 then (select c.client_id from journal.commit c
                                  where c.journal_id = $1 and c.revision >= w.revision
                                  order by c.revision limit 1) end as client_id
@@ -97,3 +97,8 @@ select r.revision, journal.meta($1, r.revision) as meta
 -- The number that a journal gave to a client.
 prepare client_number (int, uuid) as
 select c.id from journal.client c where c.journal_id = $1 and c.name = $2;
+
+-- Whether an operator forgot a client.
+prepare is_forgotten (int, uuid) as
+select exists (select from journal.client c
+                where c.journal_id = $1 and c.name = $2 and c.gone_at is not null);

@@ -2,7 +2,8 @@
 
 -- One journal, by name: its head, and its collections as [id, name, atoms, digest, policy].
 prepare head_by_name (text) as
-select j.id, j.name, h.epoch, h.head, h.horizon, h.chain, h.turn,
+select j.id, j.name, h.epoch, h.head, h.horizon, h.chain, h.turn, h.erased, h.gone,
+       coalesce((select max(f.revision) from journal.floor f where f.journal_id = j.id), 0) as floor,
        coalesce((select json_agg(json_build_array(k.id, k.name, k.atoms, k.digest, k.policy) order by k.id)
                    from journal.collection k where k.journal_id = j.id), '[]') as collections
   from journal.journal j
@@ -11,7 +12,8 @@ select j.id, j.name, h.epoch, h.head, h.horizon, h.chain, h.turn,
 
 -- The same by number.
 prepare head_by_id (int) as
-select j.id, j.name, h.epoch, h.head, h.horizon, h.chain, h.turn,
+select j.id, j.name, h.epoch, h.head, h.horizon, h.chain, h.turn, h.erased, h.gone,
+       coalesce((select max(f.revision) from journal.floor f where f.journal_id = j.id), 0) as floor,
        coalesce((select json_agg(json_build_array(k.id, k.name, k.atoms, k.digest, k.policy) order by k.id)
                    from journal.collection k where k.journal_id = j.id), '[]') as collections
   from journal.journal j
@@ -20,7 +22,8 @@ select j.id, j.name, h.epoch, h.head, h.horizon, h.chain, h.turn,
 
 -- A page of all journals, by name.
 prepare heads_after (text, int) as
-select j.id, j.name, h.epoch, h.head, h.horizon, h.chain, h.turn,
+select j.id, j.name, h.epoch, h.head, h.horizon, h.chain, h.turn, h.erased, h.gone,
+       coalesce((select max(f.revision) from journal.floor f where f.journal_id = j.id), 0) as floor,
        coalesce((select json_agg(json_build_array(k.id, k.name, k.atoms, k.digest, k.policy) order by k.id)
                    from journal.collection k where k.journal_id = j.id), '[]') as collections
   from journal.journal j
@@ -61,7 +64,7 @@ select c.revision, c.first, c.client_id, c.committed_at, c.chain
 
 -- The changes of those commits.
 prepare changes_between (int, bigint, bigint) as
-select x.revision, x.collection_id, x.atom, x.op, x.data, x.unset, x.prev
+select x.revision, x.collection_id, x.atom, x.op, x.data, x.unset, x.prev, x.erased
   from journal.change x
  where x.journal_id = $1
    and x.revision > $2
@@ -77,5 +80,5 @@ prepare remove_journal (text) as
 select journal.remove($1);
 
 -- Gives a collection a policy, or with null takes it away; the collection is made if it is not there.
-prepare set_policy (int, text, text) as
-select journal.set_policy($1, $2, $3);
+prepare set_policy (int, text, text, text) as
+select journal.set_policy($1, $2, $3, $4);

@@ -8,7 +8,7 @@ select a.journal_id, a.collection_id, a.atom, a.born, a.born_by, a.created, a.re
 
 -- The clients that a group of pushes names, and for each the highest number that its journal gave to any.
 prepare clients_named (int[], uuid[]) as
-select n.journal_id, n.name, c.id, c.pushed,
+select n.journal_id, n.name, c.id, c.pushed, c.gone_at is not null as is_gone,
        (select coalesce(max(o.id), 0) from journal.client o where o.journal_id = n.journal_id) as highest
   from unnest($1, $2) as n (journal_id, name)
   left join journal.client c using (journal_id, name);

@@ -54,6 +54,21 @@ def test_a_commit_without_an_atom_is_chained_by_its_revision(before: bytes, revi
     assert chain.extend_bare(before, revision) == by_definition(before, [revision.to_bytes(8, "big")])
 
 
+def test_a_commit_that_begins_an_epoch_is_chained_by_its_revision_and_epoch() -> None:
+    epoch, revision = bytes(range(6)), 2**32
+    said = b"\1" * 32 + (8).to_bytes(4, "big") + revision.to_bytes(8, "big") + (6).to_bytes(4, "big") + epoch
+
+    assert chain.begin(b"\1" * 32, epoch, revision) == sha256(said).digest()
+
+
+def test_the_hash_of_erased_data_proves_as_much_as_the_data() -> None:
+    data = b'{"name":"Ada"}'
+    whole = Change(7, Op.INSERT, "person", "ada", data)
+    erased = Change(7, Op.INSERT, "person", "ada", erased=sha256(data).digest())
+
+    assert chain.extend(chain.START, [whole]) == chain.extend(chain.START, [erased])
+
+
 def test_an_empty_history_is_told_as_zeros_and_others_by_their_first_8_bytes() -> None:
     assert chain.told(chain.START) == "0000000000000000"
     assert chain.told(bytes(range(32))) == "0001020304050607"

@@ -175,3 +175,34 @@ def test_who_asks_matters_only_where_something_came_to_nothing() -> None:
     assert Fold(BORN_AND_DIED).has_cancelled
     assert not Fold(BORN_AND_DIED[:2]).has_cancelled
     assert not Fold().has_cancelled
+
+
+def blanked(revision: int, op: Op) -> Change:
+    return Change(revision, op, "todo", "a", erased=b"h" * 32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ([blanked(1, Op.INSERT)], []),
+        ([blanked(1, Op.INSERT), blanked(2, Op.UPDATE), blanked(3, Op.REPLACE)], []),
+        ([blanked(2, Op.UPDATE)], ["delete"]),
+        ([blanked(2, Op.REPLACE), Change(3, Op.UPDATE, "todo", "a", unset=("n",))], ["delete"]),
+        ([blanked(1, Op.INSERT), change(2, Op.DELETE)], []),
+        ([blanked(2, Op.UPDATE), change(3, Op.DELETE)], ["delete"]),
+        ([blanked(2, Op.UPDATE), change(3, Op.DELETE), change(4, Op.INSERT)], ["replace"]),
+        ([blanked(1, Op.INSERT), change(2, Op.DELETE), change(3, Op.INSERT)], ["insert"]),
+        ([change(1, Op.INSERT), change(2, Op.DELETE), blanked(3, Op.INSERT)], []),
+    ],
+)
+def test_what_was_erased_is_gone_for_who_may_have_it_and_never_was_for_others(
+    changes: list[Change], told: list[str]
+) -> None:
+    assert [delta.op for delta in consolidate(changes)] == told
+    assert Fold(changes).has_cancelled is (told == [])
+
+
+def test_who_inserted_what_was_erased_is_told_that_it_is_gone() -> None:
+    assert [d.op for d in consolidate([Change(1, Op.INSERT, "todo", "a", client=7, erased=b"h" * 32)], client=7)] == [
+        "delete"
+    ]

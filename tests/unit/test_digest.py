@@ -1,5 +1,6 @@
 """Digests: the leaf against RFC 8785 as another library writes it, and the arithmetic around it."""
 
+import json
 from hashlib import sha256
 
 import pytest
@@ -63,3 +64,82 @@ def test_the_xor_of_bigints_is_the_xor_of_digests(left: int, right: int) -> None
     stored = digest.to_bigint(left) ^ digest.to_bigint(right)
 
     assert digest.from_bigint(stored) == left ^ right
+
+
+# In depth: by content.
+
+NUMBERS = (
+    st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.builds(lambda digits, places: round(digits, places), st.floats(-1e6, 1e6), st.integers(0, 8))
+    | st.builds(lambda digits, exponent: digits * 10.0**exponent, st.integers(-99, 99), st.integers(-12, 25))
+    | st.sampled_from([0, -0.0, 1, 1.0, 1e21, 1e20, 1e16, 1e-6, 1e-7, 5e-324, 2.0**53, 1.7976931348623157e308])
+)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]) | SPECIAL | st.sampled_from("\0\b\x1f\ue000\ufffd😀"))
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=5),
+    max_leaves=12,
+)
+OBJECTS = st.dictionaries(TEXTS, VALUES, max_size=6)
+
+
+@given(OBJECTS)
+def test_canonical_is_what_rfc_8785_writes(data: dict[str, object]) -> None:
+    text = json.dumps(data, ensure_ascii=False).encode()
+
+    assert digest.canonical(text) == rfc8785.dumps(data)  # type: ignore[arg-type]
+
+
+@given(NAMES, NAMES, OBJECTS)
+def test_a_content_leaf_is_of_the_canonical_json_of_rfc_8785(
+    collection: str, atom: str, data: dict[str, object]
+) -> None:
+    canonical = rfc8785.dumps([collection, atom, data])  # type: ignore[list-item]
+    text = json.dumps(data).encode()
+
+    assert digest.content_leaf(collection, atom, text) == int.from_bytes(sha256(canonical).digest()[:8], "big")
+
+
+@pytest.mark.parametrize(
+    ("spellings", "canonical"),
+    [
+        (["1", "1.0", "1e0", "10e-1", "1.000"], "1"),
+        (["0", "-0", "0.0", "-0.0", "0e5", "-0E-7"], "0"),
+        (["100", "1e2", "1.0E+2", "100.00"], "100"),
+        (["1e21", "1000000000000000000000", "1.0e+21"], "1e+21"),
+        (["1e20", "100000000000000000000"], "100000000000000000000"),
+        (["1e300", "1" + "0" * 300], "1e+300"),
+        (["9007199254740992", "9007199254740992.0", "9.007199254740992e15"], "9007199254740992"),
+        (["0.000001", "1e-6", "0.0000010"], "0.000001"),
+        (["1e-7", "0.0000001"], "1e-7"),
+        (["1.5", "1.50", "15e-1"], "1.5"),
+        (["123456789012345.6", "1234567890123456e-1"], "123456789012345.6"),
+    ],
+)
+def test_a_number_is_the_double_it_stands_for_however_it_is_spelled(spellings: list[str], canonical: str) -> None:
+    for spelling in spellings:
+        for shape in ('{"x":%s}', '{"x": [%s, {"y":%s}]}', '{ "x" :\t%s }'):
+            text = shape.replace("%s", spelling)
+            expected = shape.replace("%s", canonical).replace(" ", "").replace("\t", "")
+
+            assert digest.canonical(text.encode()) == expected.encode()
+
+
+def test_names_are_in_the_order_of_utf_16() -> None:
+    text = '{"\ufb33": 1, "😀": 2, "\ud7ff": 3, "b": {"\ue000": 1, "\U00010000": 2}, "a": 5}'
+
+    assert digest.canonical(text.encode()).decode() == (
+        '{"a":5,"b":{"\U00010000":2,"\ue000":1},"\ud7ff":3,"😀":2,"\ufb33":1}'
+    )
+
+
+def test_marks_of_numbers_in_strings_change_nothing() -> None:
+    data = {"1.0,": "1e5", "x": "2.0}", "y": "1234567890123456", "z": ["3.0]", "\\"]}
+
+    assert digest.canonical(json.dumps(data).encode()) == rfc8785.dumps(data)
+
+
+@given(NAMES, NAMES)
+def test_a_place_is_of_canonical_collection_and_atom(collection: str, atom: str) -> None:
+    assert digest.place(collection, atom) == sha256(rfc8785.dumps([collection, atom])).digest()

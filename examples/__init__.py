@@ -1,0 +1,1 @@
+"""Examples: what a client of one's own can look like."""

@@ -1,0 +1,197 @@
+"""The routes of operators, and of clients that find their way back (protocol, sections 8 and 11)."""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+from msgspec import UNSET
+
+from journal.errors import Fault, InvalidRequest, NotFound
+from journal.service.check import check
+from journal.service.operations import Report, Work
+from journal.service.running import Service
+from journal.web import bodies, send
+from journal.web import parameters as read
+from journal.web.parameters import number
+from journal.wire import (
+    CompactRequest,
+    EraseRequest,
+    RestoredRequest,
+    ResyncRequest,
+    RevisionAnswer,
+    ServerRequest,
+)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Shape = TypeVar("Shape", bound=msgspec.Struct)
+J = "/v1/journals/{j}"
+LONGEST_WAIT_S = 60.0
+OPERATOR_LENGTH = 200
+_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*(\d{1,6})\s*(?:,|$)")
+
+
+def operator(request: web.Request) -> str:
+    """Who an operator says to be (From, RFC 9110, section 10.1.2), else the address that the request came from."""
+    known = request.headers.get("From", "").strip()
+    return known[:OPERATOR_LENGTH] if known and known.isprintable() else request.remote or "unknown"
+
+
+class Recovery:
+    """The handlers, on a service."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.limits = service.settings.limits
+
+    def table(self) -> list[tuple[str, str, Handler]]:
+        """Method, path and handler of every route."""
+        return [
+            ("POST", f"{J}/resync", self.resync),
+            ("POST", f"{J}/restored", self.restored),
+            ("POST", f"{J}/compact", self.compact),
+            ("POST", f"{J}/check", self.check),
+            ("POST", f"{J}/erase", self.erase),
+            ("GET", f"{J}/clients", self.clients),
+            ("GET", f"{J}/clients/{{id}}", self.client),
+            ("DELETE", f"{J}/clients/{{id}}", self.forget_client),
+            ("GET", f"{J}/operations", self.operations),
+            ("GET", f"{J}/operations/{{id}}", self.operation),
+            ("GET", f"{J}/audit", self.audit),
+            ("GET", f"{J}/stats", self.stats),
+            ("GET", "/v1/server", self.server),
+            ("PUT", "/v1/server", self.remember_server),
+        ]
+
+    async def resync(self, request: web.Request) -> web.StreamResponse:
+        """POST …/resync: a client, some collections or everyone starts again."""
+        asked = await self._asked(request, ResyncRequest)
+        revision = await self.service.resync.resync(
+            request.match_info["j"],
+            client=None if asked.client is UNSET else asked.client,
+            collections=None if asked.collections is UNSET else sorted(set(asked.collections)),
+            spread_s=asked.spread_s,
+            reason=asked.reason,
+            by=operator(request),
+        )
+        return send.json(RevisionAnswer(revision))
+
+    async def restored(self, request: web.Request) -> web.StreamResponse:
+        """POST …/restored: a new epoch."""
+        asked = await self._asked(request, RestoredRequest)
+        told = await self.service.resync.restored(
+            request.match_info["j"],
+            revision=None if asked.revision is UNSET else asked.revision,
+            spread_s=asked.spread_s,
+            by=operator(request),
+        )
+        return send.json(told)
+
+    async def compact(self, request: web.Request) -> web.StreamResponse:
+        """POST …/compact: raise the horizon and remove what is older."""
+        asked = await self._asked(request, CompactRequest)
+        if asked.keep_revisions is None and asked.keep_days is None:
+            raise InvalidRequest([Fault("", "say how much is kept: keep_revisions, keep_days or both")])
+        journal, by = request.match_info["j"], operator(request)
+
+        async def work(report: Report) -> msgspec.Struct:
+            return await self.service.compaction.compact(journal, asked, report, by=by)
+
+        await self.service.registry.flush()
+        return await self._begun(request, "compact", asked, work)
+
+    async def check(self, request: web.Request) -> web.StreamResponse:
+        """POST …/check: recompute chain and state from the record, and compare."""
+        read.read(request.rel_url.raw_query_string, {})
+        tail = await self.service.tails.of(request.match_info["j"])
+
+        async def work(report: Report) -> msgspec.Struct:
+            return await check(self.service.database, tail.head.id, report)
+
+        return await self._begun(request, "check", None, work)
+
+    async def erase(self, request: web.Request) -> web.StreamResponse:
+        """POST …/erase: an atom's data, everywhere."""
+        asked = await self._asked(request, EraseRequest)
+        told = await self.service.erasure.erase(
+            request.match_info["j"], asked.collection, asked.atom, by=operator(request)
+        )
+        return send.json(told)
+
+    async def clients(self, request: web.Request) -> web.StreamResponse:
+        """GET …/clients: who syncs, the furthest behind first."""
+        known: dict[str, read.Read] = {"after": read.plain, "limit": number(1, 1000)}
+        asked = read.read(request.rel_url.raw_query_string, known)
+        return send.json(
+            await self.service.registry.clients(request.match_info["j"], asked.get("after"), asked.get("limit", 100))
+        )
+
+    async def client(self, request: web.Request) -> web.StreamResponse:
+        """GET …/clients/{id}: one client."""
+        read.read(request.rel_url.raw_query_string, {})
+        return send.json(await self.service.registry.client(request.match_info["j"], _uuid(request)))
+
+    async def forget_client(self, request: web.Request) -> web.StreamResponse:
+        """DELETE …/clients/{id}: it must take a new id."""
+        read.read(request.rel_url.raw_query_string, {})
+        await self.service.registry.forget(request.match_info["j"], _uuid(request), by=operator(request))
+        return web.Response(status=204)
+
+    async def operations(self, request: web.Request) -> web.StreamResponse:
+        """GET …/operations: the newest ones."""
+        read.read(request.rel_url.raw_query_string, {})
+        return send.json(await self.service.operations.all(request.match_info["j"]))
+
+    async def operation(self, request: web.Request) -> web.StreamResponse:
+        """GET …/operations/{id}: how far it is."""
+        read.read(request.rel_url.raw_query_string, {})
+        return send.json(await self.service.operations.one(request.match_info["j"], _uuid(request)))
+
+    async def audit(self, request: web.Request) -> web.StreamResponse:
+        """GET …/audit: what operators did."""
+        known: dict[str, read.Read] = {"after": read.revision, "limit": number(1, 1000)}
+        asked = read.read(request.rel_url.raw_query_string, known)
+        return send.json(
+            await self.service.operators.audit(request.match_info["j"], asked.get("after"), asked.get("limit", 100))
+        )
+
+    async def stats(self, request: web.Request) -> web.StreamResponse:
+        """GET …/stats: figures of a journal."""
+        read.read(request.rel_url.raw_query_string, {})
+        return send.json(await self.service.operators.stats(request.match_info["j"]))
+
+    async def server(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/server: which PostgreSQL this is, and whether it is the one that was remembered."""
+        read.read(request.rel_url.raw_query_string, {})
+        return send.json(await self.service.operators.server())
+
+    async def remember_server(self, request: web.Request) -> web.StreamResponse:
+        """PUT /v1/server: it was a failover, remember this one."""
+        asked = await self._asked(request, ServerRequest)
+        return send.json(await self.service.operators.remember(asked.system, asked.timeline))
+
+    async def _asked(self, request: web.Request, shape: type[Shape]) -> Shape:
+        read.read(request.rel_url.raw_query_string, {})
+        return bodies.of_shape(await bodies.body(request, self.limits), self.limits, shape)
+
+    async def _begun(self, request: web.Request, kind: str, asked: object, work: Work) -> web.StreamResponse:
+        """202 with where to ask; 200 where it ended within the time that the requester prefers to wait (RFC 7240)."""
+        journal = request.match_info["j"]
+        operations = self.service.operations
+        id_ = await operations.start(journal, kind, asked, work, by=operator(request))
+        headers = {"Location": f"/v1/journals/{journal}/operations/{id_}", "Cache-Control": "no-store"}
+        prefers = _WAIT.search(request.headers.get("Prefer", ""))
+        if prefers is not None:
+            await operations.wait(id_, min(float(prefers[1]), LONGEST_WAIT_S))
+            headers["Preference-Applied"] = f"wait={prefers[1]}"
+        told = await operations.one(journal, id_)
+        return send.json(told, status=202 if told.state == "running" else 200, headers=headers)
+
+
+def _uuid(request: web.Request) -> UUID:
+    try:
+        return UUID(request.match_info["id"])
+    except ValueError:
+        raise NotFound("there is nothing of this id: it must be a UUID") from None
