@@ -41,7 +41,7 @@ class Erasure:
     async def erase(self, journal: str, collection: str, atom: str, *, by: str) -> EraseAnswer:
         """Erase an atom; NotFound where there never was one of that name."""
         tail = await self.tails.of(journal)
-        async with self.database.writing() as connection, connection.transaction():
+        async with self.database.operating() as connection, connection.transaction():
             await record.lock(connection, [tail.head.id], patience_s=PATIENCE_S)
             await self.tails.refresh_locked(connection, tail)
             group = await self._deleted(connection, tail, collection, atom)

@@ -73,7 +73,7 @@ async def cut_off(connection: Connection, journal: int, horizon: int, limit: int
 
 async def raise_horizon(database: Database, journal: int, keep: Keep, *, by: str) -> int | None:
     """Raise the horizon as far as it may be; where it is then, None where the journal is gone."""
-    async with database.writing() as connection:
+    async with database.operating() as connection:
         found: int | None = await connection.fetchval(
             QUERY["raise_horizon"], journal, keep.revisions, keep.since, keep.guard, keep.is_forced, by, timeout=600
         )
@@ -82,7 +82,7 @@ async def raise_horizon(database: Database, journal: int, keep: Keep, *, by: str
 
 async def sweep_record(database: Database, journal: int, most: int) -> tuple[int, int]:
     """Remove some of the record below the horizon: how many changes and commits went."""
-    async with database.writing() as connection:
+    async with database.operating() as connection:
         row = await connection.fetchrow(QUERY["sweep_record"], journal, most)
     assert row is not None
     return row["changes"], row["commits"]
@@ -90,7 +90,7 @@ async def sweep_record(database: Database, journal: int, most: int) -> tuple[int
 
 async def sweep_tombstones(database: Database, journal: int, after: int, most: int) -> tuple[int, int | None]:
     """Remove some of the tombstones below the horizon: how many, and after which to go on (None: that was all)."""
-    async with database.writing() as connection:
+    async with database.operating() as connection:
         row = await connection.fetchrow(QUERY["sweep_tombstones"], journal, after, most)
     assert row is not None
     return row["tombstones"], row["next"]
@@ -98,7 +98,7 @@ async def sweep_tombstones(database: Database, journal: int, after: int, most: i
 
 async def keep_snapshot(database: Database, journal: int, revision: int, seconds: float) -> None:
     """Keep a snapshot's revision from compaction."""
-    async with database.writing() as connection:
+    async with database.operating() as connection:
         await connection.execute(QUERY["keep"], journal, revision, seconds)
 
 

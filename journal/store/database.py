@@ -1,4 +1,4 @@
-"""Connections: a pool that reads, a pool that writes, and what becomes of PostgreSQL's errors.
+"""Connections: a pool that reads, one that writes, one for operators, and what becomes of PostgreSQL's errors.
 
 The rule: nobody waits for ever, and nothing of asyncpg's leaves. A connection that cannot be had, breaks or takes
 too long is Unavailable; a group that was decided on an old state is Stale; anything else is a fault of ours.
@@ -53,28 +53,31 @@ def translated() -> Iterator[None]:
 
 
 class Database:
-    """The pools of one process. `reading` answers requests, `writing` records."""
+    """The pools of one process. `reading` answers requests, `writing` records, `operating` does what may wait."""
 
-    def __init__(self, dsn: str, *, reading: int, writing: int = 4) -> None:
+    def __init__(self, dsn: str, *, reading: int, writing: int = 4, operating: int = 3) -> None:
         self.dsn = dsn
-        self._sizes = reading, writing
+        self._sizes = reading, writing, operating
         self._reading: Pool | None = None
         self._writing: Pool | None = None
+        self._operating: Pool | None = None
 
     async def open(self) -> None:
         """Connect; Unavailable where PostgreSQL does not answer."""
-        reading, writing = self._sizes
+        reading, writing, operating = self._sizes
         with translated():
             # A generic plan once chose a sequential scan for a page of deltas: plans are made for the values.
             self._reading = await self._pool(reading, "read", {"plan_cache_mode": "force_custom_plan"})
             # A group of several journals waits so long for a lock; then they part ways (service/writer.py).
             self._writing = await self._pool(writing, "write", {"lock_timeout": "250ms"})
+            # An operator waits for a head that somebody holds, and takes no connection of who pushes meanwhile.
+            self._operating = await self._pool(operating, "operate", {"lock_timeout": "15s"}, least=0)
 
-    async def _pool(self, size: int, name: str, settings: dict[str, str]) -> Pool:
+    async def _pool(self, size: int, name: str, settings: dict[str, str], *, least: int = 1) -> Pool:
         settings = {"application_name": f"journal {name}", "jit": "off", "timezone": "UTC"} | settings
         return await asyncpg.create_pool(
             self.dsn,
-            min_size=1,
+            min_size=least,
             max_size=size,
             timeout=ACQUIRE_S,
             command_timeout=STATEMENT_S,
@@ -84,8 +87,8 @@ class Database:
         )
 
     async def close(self) -> None:
-        """Close both pools; what still runs has 5 s."""
-        for pool in (self._reading, self._writing):
+        """Close the pools; what still runs has 5 s."""
+        for pool in (self._reading, self._writing, self._operating):
             if pool is not None:
                 try:
                     await _closed(pool)
@@ -112,6 +115,14 @@ class Database:
         assert self._writing is not None
         with translated():
             async with self._writing.acquire(timeout=ACQUIRE_S) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def operating(self) -> AsyncIterator[Connection]:
+        """The same for what is not a push: it may wait for a lock."""
+        assert self._operating is not None
+        with translated():
+            async with self._operating.acquire(timeout=ACQUIRE_S) as connection:
                 yield connection
 
 

@@ -170,19 +170,19 @@ def change_of(row: Row, names: dict[int, str], client: int | None) -> Change:
 
 async def create(database: Database, name: str) -> bool:
     """Make a journal; False where one of that name is there."""
-    async with database.writing() as connection:
+    async with database.operating() as connection:
         return bool(await connection.fetchval(QUERY["create_journal"], name))
 
 
 async def remove(database: Database, name: str) -> bool:
     """Remove a journal with its record; False where there is none."""
-    async with database.writing() as connection:
+    async with database.operating() as connection:
         return bool(await connection.fetchval(QUERY["remove_journal"], name, timeout=3600))
 
 
 async def set_policy(database: Database, journal: int, collection: str, policy: Policy | None, by: str) -> None:
     """Give a collection a policy, or take it away."""
-    async with database.writing() as connection:
+    async with database.operating() as connection:
         await connection.execute(QUERY["set_policy"], journal, collection, policy, by)
 
 

@@ -66,7 +66,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 async def begin(database: Database, journal: int, number: UUID, kind: str, asked: str, by: str) -> None:
     """Begin an operation."""
-    async with database.writing() as connection:
+    async with database.operating() as connection:
         await connection.execute(QUERY["begin_operation"], journal, number, kind, asked, by)
 
 
@@ -74,7 +74,7 @@ async def tell(
     database: Database, journal: int, number: UUID, progress: float, state: State, result: str | None
 ) -> None:
     """Say how far it is, or how it ended."""
-    async with database.writing() as connection:
+    async with database.operating() as connection:
         await connection.execute(QUERY["tell_operation"], journal, number, progress, state, result)
 
 
@@ -87,7 +87,7 @@ async def operations(database: Database, journal: int, number: UUID | None, limi
 
 async def forget_operations(database: Database, before: datetime) -> None:
     """Forget those that began before."""
-    async with database.writing() as connection:
+    async with database.operating() as connection:
         await connection.execute(QUERY["forget_operations"], before)
 
 
@@ -127,5 +127,5 @@ async def identity(database: Database) -> Identity:
 
 async def remember(database: Database, system: str, timeline: int, *, is_other: bool) -> None:
     """Remember a PostgreSQL, also in place of another if `is_other`."""
-    async with database.writing() as connection:
+    async with database.operating() as connection:
         await connection.execute(QUERY["remember_server"], system, timeline, is_other)

@@ -90,7 +90,7 @@ async def resync(
     by: str,
 ) -> int | None:
     """Record a floor; its revision, None where the journal is gone."""
-    async with database.writing() as connection:
+    async with database.operating() as connection:
         found: int | None = await connection.fetchval(
             QUERY["resync"], journal, client, collections, spread_s, reason, by, timeout=600
         )
@@ -99,7 +99,7 @@ async def resync(
 
 async def begin_epoch(database: Database, journal: int, revision: int | None, *, spread_s: int, by: str) -> int | None:
     """Begin an epoch; its revision, None where the journal is gone. TooLow where `revision` was given out already."""
-    async with database.writing() as connection:
+    async with database.operating() as connection:
         try:
             found: int | None = await connection.fetchval(QUERY["begin_epoch"], journal, revision, spread_s, by)
         except asyncpg.PostgresError as error:
@@ -111,7 +111,7 @@ async def begin_epoch(database: Database, journal: int, revision: int | None, *,
 
 async def forget_client(database: Database, journal: int, client: UUID, *, by: str) -> bool:
     """Forget a client; False where it was never heard of."""
-    async with database.writing() as connection:
+    async with database.operating() as connection:
         return bool(await connection.fetchval(QUERY["forget_client"], journal, client, by))
 
 
@@ -136,7 +136,7 @@ async def see(database: Database, seen: Sequence[Seen]) -> None:
         )
         for s in sorted(seen, key=lambda s: (s.journal, s.client))
     ]
-    async with database.writing() as connection:
+    async with database.operating() as connection:
         await connection.execute(QUERY["see"], *([*column] for column in zip(*rows, strict=True)))
 
 

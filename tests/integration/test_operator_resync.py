@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
 from journal.core import chain
-from tests.harness import Harness, Json, Reply, eventually, insert, serving, update
+from tests.harness import Harness, Json, Reply, blocked_on_lock, eventually, insert, serving, update
 from tests.oracle import Json as Data
 
 ME, YOU = str(UUID(int=1)), str(UUID(int=2))
@@ -328,3 +329,23 @@ async def test_pushes_go_on_over_floors(service: Harness) -> None:
     assert answer["revision"] == 11
     assert [commit["revision"] for commit in commits] == list(range(1, 12))
     assert json.dumps(commits[1]["changes"]) == "[]"
+
+
+async def test_an_operator_waits_for_a_head_that_somebody_holds_and_pushes_elsewhere_go_on(service: Harness) -> None:
+    """Ten calls wait for the one journal; they take no connection of who pushes to another."""
+    await service.create("k")
+    connection = await asyncpg.connect(service.dsn)
+    try:
+        async with connection.transaction():
+            await connection.fetch("select from journal.head where journal_id = 1 for update")
+            waiting = [asyncio.create_task(resync(service)) for _ in range(10)]
+            await blocked_on_lock(service.dsn, 3)
+            for n in range(5):
+                await asyncio.wait_for(service.pushed([insert("todo", f"{n}")], "k"), 2)
+            await asyncio.sleep(0.5)  # twice as long as a push waits for a lock
+            assert not any(task.done() for task in waiting)
+        done = await asyncio.gather(*waiting)
+    finally:
+        await connection.close()
+
+    assert sorted(done) == list(range(1, 11))

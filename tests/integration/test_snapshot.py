@@ -1,13 +1,17 @@
 """Section 6: the whole state at one revision, as a file that many share (P7)."""
 
 import asyncio
+import contextlib
 import gzip
 import json
 import os
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import asyncpg
@@ -502,3 +506,72 @@ async def test_where_the_snapshot_is_is_not_kept(service: Harness) -> None:
     assert told.headers["Cache-Control"] == "no-store"
     assert told.headers["Location"].startswith("/v1/journals/j/snapshots/")
     assert (bodiless.status, bodiless.headers["Location"]) == (303, told.headers["Location"])
+
+
+# Storms.
+
+
+async def test_trap_10_readers_beyond_what_is_admitted_are_told_to_come_later_and_nobody_else_is(
+    database: str, tmp_path: Path
+) -> None:
+    async with serving(database, tmp_path, snapshots=Snapshots(read_at_once=3)) as running:
+        await running.create("j")
+        for n in range(10):  # 8 MB: no socket buffers that much
+            noise = [insert("todo", f"{n}-{m}", {"x": token_hex(40_000)}) for m in range(10)]
+            cursor = await pushed(running, *noise)
+        found = await location(running)
+        url = urlsplit(running.url)
+        with contextlib.ExitStack() as opened:
+            for _ in range(3):
+                reader = opened.enter_context(socket.create_connection((url.hostname, url.port), timeout=30))
+                reader.sendall(f"GET {found} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+                assert (await asyncio.to_thread(reader.recv, 12)) == b"HTTP/1.1 200"
+
+            late = await running.call("GET", found)
+            deltas, push = await running.deltas(cursor), await running.push([insert("todo", "while they read")])
+            again = await location(running)
+
+        assert (late.status, late.json["code"]) == (503, "unavailable")
+        assert 2 <= int(late.headers["Retry-After"]) <= 15
+        assert (deltas.status, push.status, again[:8]) == (200, 200, found[:8])
+
+        async def is_admitted() -> bool:
+            return (await running.call("GET", found)).status == 200
+
+        await eventually(is_admitted)
+
+
+async def test_trap_10_those_who_wait_for_one_to_be_made_are_bounded_too(database: str, tmp_path: Path) -> None:
+    async with serving(database, tmp_path, snapshots=Snapshots(waiting_at_once=2)) as running:
+        await running.create("j")
+        await pushed(running, insert("todo", "a"))
+        lock = await asyncpg.connect(running.dsn)
+        try:
+            await lock.execute("begin; lock table journal.atom in access exclusive mode")
+            asking = [asyncio.create_task(location(running)) for _ in range(2)]
+            await blocked_on_lock(running.dsn)
+            late = await running.call("GET", "j/snapshot")
+            await lock.execute("rollback")
+            found = await asyncio.gather(*asking)
+        finally:
+            await lock.close()
+
+        assert (late.status, late.json["code"]) == (503, "unavailable")
+        assert found[0] == found[1] == await location(running)
+
+
+async def test_p8_one_that_became_useless_while_it_was_made_is_made_again(service: Harness) -> None:
+    """An operator called everyone back meanwhile: what is given is not below the floor."""
+    await pushed(service, insert("todo", "a"))
+    lock = await asyncpg.connect(service.dsn)
+    try:
+        await lock.execute("begin; lock table journal.atom in access exclusive mode")
+        asking = asyncio.create_task(location(service))
+        await blocked_on_lock(service.dsn)
+        reply = await service.call("POST", "j/resync", json={"reason": "meanwhile"})
+        await lock.execute("rollback")
+        found = await fetch(service, await asking)
+    finally:
+        await lock.close()
+
+    assert found.lines[0]["revision"] == reply.json["revision"] == 2

@@ -126,7 +126,7 @@ export function chart() {
 
 function summary(all) {
   const over = all.slice(0, -1);
-  const highest = over.reduce((best, bucket) => (bucket.commits > best.commits ? bucket : best));
+  const highest = all.reduce((best, bucket) => (bucket.commits > best.commits ? bucket : best));
   if (highest.commits === 0) return "No commits in the last five minutes.";
   const mean = over.reduce((sum, bucket) => sum + bucket.commits, 0) / over.length;
   const last = over[over.length - 1];

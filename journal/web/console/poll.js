@@ -26,6 +26,7 @@ export function poll(ms, signal, ask) {
 
   signal.addEventListener("abort", () => clearTimeout(timer));
   document.addEventListener("visibilitychange", () => document.hidden || run(), { signal });
+  for (const event of ["online", "offline"]) addEventListener(event, run, { signal });
   run();
   return { again: run };
 }
