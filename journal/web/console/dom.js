@@ -77,7 +77,7 @@ export function table(caption, columns) {
   const body = h("tbody");
   const element = h(
     "table",
-    {},
+    { hidden: true },
     h("caption", { class: "unseen" }, caption),
     h("thead", {}, h("tr", {}, columns.map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
     body,

@@ -62,6 +62,7 @@ export function journals(into, selected) {
         const isSame = was?.epoch === epoch && at > was.at;
         heads.set(journal, { epoch, head, at, rate: isSame ? ((head - was.head) * 1000) / (at - was.at) : null });
       }
+      if (!selected() && !found && told.length === 1 && !pages.after()) location.replace(`#/${told[0].journal}`);
       note.hidden = found ? told.length > 0 && found.rows.length <= PAGE : told.length > 0;
       say(note, words(told));
       keyed(list, told, (head) => head.journal, row);
