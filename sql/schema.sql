@@ -688,7 +688,8 @@ CREATE OR REPLACE FUNCTION journal.row_bytes(of_table regclass)
  LANGUAGE sql
  STABLE
 AS $function$
-  select coalesce(pg_total_relation_size(of_table) / nullif(greatest(c.reltuples, 0), 0), 0)::float8
+  select coalesce(pg_total_relation_size(of_table)
+                  / nullif(greatest(c.reltuples, pg_stat_get_live_tuples(of_table)), 0), 0)::float8
     from pg_class c where c.oid = of_table
 $function$;
 

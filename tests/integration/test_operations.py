@@ -124,8 +124,10 @@ async def test_an_operation_of_another_journal_is_not_told(service: Harness) -> 
 async def test_figures_tell_what_was_recorded_lately(service: Harness) -> None:
     for n in range(3):
         await service.pushed([insert("todo", f"{n}"), insert("todo", f"{n}b")])
+    await service.query("analyze journal.change")
 
     told = (await service.call("GET", "j/stats")).json
 
     assert (told["journal"], told["head"], told["atoms"], told["clients"], told["behind"]) == ("j", 6, 6, 0, 0)
+    assert told["bytes"] > 0
     assert (sum(b["commits"] for b in told["activity"]), sum(b["changes"] for b in told["activity"])) == (3, 6)
