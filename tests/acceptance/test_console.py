@@ -526,8 +526,8 @@ async def test_it_says_when_the_service_is_away_and_comes_back_by_itself(console
 
     await console.page.context.set_offline(True)
     await expect(console.page.locator("#away")).to_contain_text("The service does not answer. What is shown is of")
-    await console.page.context.set_offline(False)
     await console.service.pushed([insert("todo", "a")])
+    await console.page.context.set_offline(False)
 
     await expect(console.page.locator("#away")).to_be_hidden()
     await console.said("The service answers again.")

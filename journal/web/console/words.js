@@ -27,7 +27,7 @@ export function bytes(number) {
 
 /** The size of a journal: PostgreSQL cannot estimate it before it has first looked through its tables. */
 export function size(stats) {
-  return stats.bytes === 0 && stats.head > 0 ? "not known yet" : bytes(stats.bytes);
+  return stats.bytes === 0 && stats.head > 0 ? "unknown" : bytes(stats.bytes);
 }
 
 export function duration(seconds) {
