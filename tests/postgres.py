@@ -6,6 +6,7 @@ The one rule: whatever is chosen is real, says what it is, and a choice that was
 import asyncio
 import gc
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -87,7 +88,10 @@ def _in_a_container() -> Iterator[Server]:
 
     container = PostgresContainer(image, username="journal", password="journal", dbname="journal", driver=None)
     container.with_command(["postgres", "-c", "max_connections=200"])
-    container.with_kwargs(shm_size="256m")  # parallel queries share memory, and Docker's 64 MB are soon full
+    # In memory: a test is a database of some 300 files, and what is proven here is not the disk.
+    container.with_tmpfs_mount("/memory", "mode=0755").with_env("PGDATA", "/memory/data")
+    # Parallel queries share memory, and Docker's 64 MB are soon full.
+    container.with_kwargs(shm_size="256m")
     with container:
         dsn = container.get_connection_url()
         yield Server(dsn=dsn, kind="container", describe=f"PostgreSQL {_version(dsn)} in a container ({image})")
@@ -95,7 +99,7 @@ def _in_a_container() -> Iterator[Server]:
 
 @contextmanager
 def _embedded(*, instead_of_container: str = "") -> Iterator[Server]:
-    with tempfile.TemporaryDirectory(prefix="journal-test-") as folder:
+    with tempfile.TemporaryDirectory(prefix="journal-test-", dir=_in_memory()) as folder:
         Path(folder).chmod(0o711)  # where root runs the tests, the server is another user
         try:
             with running(Path(folder) / "data") as dsn:
@@ -103,6 +107,13 @@ def _embedded(*, instead_of_container: str = "") -> Iterator[Server]:
                 yield Server(dsn=dsn, kind="embedded", describe=f"PostgreSQL {_version(dsn)} embedded{reason}")
         except EmbeddedUnavailable as error:
             raise pytest.UsageError(str(error)) from error
+
+
+def _in_memory() -> str | None:
+    """A folder in memory with room for a server, if there is one: what is proven here is not the disk."""
+    memory = Path("/dev/shm")
+    is_there = memory.is_dir() and os.access(memory, os.W_OK | os.X_OK)
+    return str(memory) if is_there and shutil.disk_usage(memory).free > 4 << 30 else None
 
 
 def _image() -> str:
