@@ -44,6 +44,7 @@ class Answer(msgspec.Struct, eq=False):
     coded: dict[str, Any] = {}
     is_empty: bool = False
     who_asks_matters: bool = False  # something came to nothing, which one client may have to be told
+    cursor: str = ""  # to go on from
 
     def close(self) -> None:
         """Let go of what was not sent."""
@@ -51,18 +52,27 @@ class Answer(msgspec.Struct, eq=False):
             self.spool.close()
 
 
-def whole(body: bytes, *, form: Form = "json", cache: str = REVALIDATE, is_empty: bool = False) -> Answer:
+def whole(
+    body: bytes, *, form: Form = "json", cache: str = REVALIDATE, is_empty: bool = False, cursor: str = ""
+) -> Answer:
     """An answer of bytes, identified by their hash."""
-    return Answer(MEDIA[form], body, sha256(body).hexdigest()[:24], cache, coded={}, is_empty=is_empty)
+    tag = sha256(body).hexdigest()[:24]
+    return Answer(MEDIA[form], body, tag, cache, coded={}, is_empty=is_empty, cursor=cursor)
 
 
 def of_deltas(members: Members, deltas: list[Delta], form: Form) -> Answer:
     """An answer that memory gave."""
     if form == "ndjson":
         first, last = _ends(members)
-        return whole(b"\n".join([first, *map(_encode, deltas), last, b""]), form=form, is_empty=not deltas)
+        return whole(
+            b"\n".join([first, *map(_encode, deltas), last, b""]),
+            form=form,
+            is_empty=not deltas,
+            cursor=_cursor(members),
+        )
     body = _encode(members)[:-1] + b',"deltas":' + _encode(deltas) + b"}"
-    return whole(body if form == "json" else _packed(body), form=form, is_empty=not deltas)
+    packed = body if form == "json" else _packed(body)
+    return whole(packed, form=form, is_empty=not deltas, cursor=_cursor(members))
 
 
 def of_spool(members: Members, spool: Spool, form: Form, *, key: str, name: str = "deltas") -> Answer:
@@ -70,8 +80,13 @@ def of_spool(members: Members, spool: Spool, form: Form, *, key: str, name: str 
     pieces = {"json": _json, "ndjson": _ndjson, "msgpack": _msgpack}[form](members, spool, name)
     if spool.is_small:
         with spool:
-            return whole(b"".join(pieces), form=form, is_empty=not spool.lines)
-    return Answer(MEDIA[form], None, sha256(key.encode()).hexdigest()[:24], pieces=pieces, spool=spool)
+            return whole(b"".join(pieces), form=form, is_empty=not spool.lines, cursor=_cursor(members))
+    tag = sha256(key.encode()).hexdigest()[:24]
+    return Answer(MEDIA[form], None, tag, pieces=pieces, spool=spool, cursor=_cursor(members))
+
+
+def _cursor(members: Members) -> str:
+    return "" if members.cursor is UNSET else members.cursor
 
 
 def _json(members: Members, spool: Spool, name: str) -> Iterator[bytes]:

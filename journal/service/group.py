@@ -107,8 +107,10 @@ class Group:
                 places[tail.head.id, one.base.revision] = None
         self.chains = await record.chains_at(connection, list(places))
         for name, tail in self.tails.items():
-            bases = (one.base for one in asked if one.journal == name)
-            self.states[name].floors = await floors_for(connection, tail.head, bases)
+            based = [one for one in asked if one.journal == name and one.base is not None]
+            self.states[name].floors = await floors_for(
+                connection, tail.head, [one.base for one in based], [one.client for one in based]
+            )
 
     def settle(self, asked: Asked) -> None:
         """Decide the next push on what those before it left."""

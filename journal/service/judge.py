@@ -30,25 +30,30 @@ async def judged(
 ) -> None:
     """Judge `since` by the rows of the connection's moment; ResyncRequired where it leads nowhere."""
     position = since if isinstance(since, int) else since.revision
+    who = None if client is None else UUID(client)
     judge(
         since,
         head,
         told_or_none(await heads.chain_at(connection, head, position)),
-        floors=await floors_for(connection, head, [since]),
+        floors=await floors_for(connection, head, [since], [who]),
         collections=collections,
-        client=None if client is None else UUID(client),
+        client=who,
         horizon_at=horizon_at,
     )
     judge_scope(since, head, collections)
 
 
-async def floors_for(connection: Connection, head: Head, cursors: Iterable[Cursor | int | None]) -> list[Floor]:
-    """The floors that may matter to any of `cursors`."""
+async def floors_for(
+    connection: Connection, head: Head, cursors: Iterable[Cursor | int | None], clients: Iterable[UUID | None]
+) -> list[Floor]:
+    """The floors that may matter to any of `cursors`, of any of `clients`."""
     after = min(
         (c.round_base if c.epoch == head.epoch else head.horizon - 1 for c in cursors if isinstance(c, Cursor)),
         default=head.floor,
     )
-    return await recovery.floors_after(connection, head, after) if after < head.floor else []
+    if after >= head.floor:
+        return []
+    return await recovery.floors_after(connection, head, after, [client for client in clients if client is not None])
 
 
 def judge(

@@ -64,9 +64,9 @@ class TooLow(Exception):
     """An epoch begins above the head."""
 
 
-async def floors_after(connection: Connection, head: Head, revision: int) -> list[Floor]:
-    """The floors above a revision, lowest first."""
-    rows = await connection.fetch(QUERY["floors_after"], head.id, revision)
+async def floors_after(connection: Connection, head: Head, revision: int, clients: Sequence[UUID]) -> list[Floor]:
+    """The floors above a revision, lowest first, but for those of other clients than these."""
+    rows = await connection.fetch(QUERY["floors_after"], head.id, revision, clients)
     return [
         Floor(
             row["revision"],

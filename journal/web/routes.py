@@ -13,7 +13,7 @@ from journal.service.answer import MEDIA
 from journal.service.journals import head_answer
 from journal.service.running import Service
 from journal.service.verify import DigestAsked, ManifestAsked
-from journal.web import bodies, negotiate, send
+from journal.web import bodies, negotiate, send, sse
 from journal.web import parameters as read
 from journal.web.pages import Pages
 from journal.web.parameters import DeltasReader, number
@@ -49,6 +49,7 @@ class Routes:
             ("PUT", f"{J}/collections", self.set_policy),
             ("GET", f"{J}/deltas", self.deltas),
             ("GET", f"{J}/cursor", self.cursor),
+            ("GET", f"{J}/stream", self.stream),
             ("GET", f"{J}/changes", self.changes),
             ("POST", f"{J}/changes", self.push),
             ("GET", f"{J}/snapshot", self.snapshot),
@@ -132,6 +133,10 @@ class Routes:
             since = asked.since if isinstance(asked.since, Cursor) else None
             self.service.registry.saw(journal, asked.client, since, request.headers.get("User-Agent"))
         return await send.answer(request, await self.service.reader.deltas(journal, asked))
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        """GET …/stream: deltas as they are recorded."""
+        return await sse.stream(self.service, request)
 
     async def cursor(self, request: web.Request) -> web.StreamResponse:
         """GET …/cursor: a cursor for other collections."""

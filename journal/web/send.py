@@ -134,7 +134,7 @@ async def _pieces(request: web.Request, told: Answer, accepted: Coding) -> web.S
         headers = _headers(told, accepted)
         if matches(request, headers["ETag"]):
             return web.Response(status=304, headers=_without_body(headers))
-        headers.update(_identified())
+        headers.update(identified())
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         if request.method != "HEAD":
@@ -146,7 +146,8 @@ async def _pieces(request: web.Request, told: Answer, accepted: Coding) -> web.S
         told.close()
 
 
-def _identified() -> dict[str, str]:
+def identified() -> dict[str, str]:
+    """The header that names the request, for what is sent in pieces."""
     return {"X-Request-Id": REQUEST_ID.get()}
 
 
@@ -180,7 +181,7 @@ async def file(request: web.Request, found: File, piece: int) -> web.StreamRespo
         start, end = part or (0, size)
         if part is not None:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-        response = web.StreamResponse(status=200 if part is None else 206, headers=headers | _identified())
+        response = web.StreamResponse(status=200 if part is None else 206, headers=headers | identified())
         response.content_length = end - start
         await response.prepare(request)
         if request.method != "HEAD":

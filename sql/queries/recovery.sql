@@ -1,11 +1,12 @@
 -- The way back, and the operator's levers.
 
--- The floors above a revision.
-prepare floors_after (int, bigint) as
+-- The floors above a revision, but for those of other clients.
+prepare floors_after (int, bigint, uuid[]) as
 select f.revision, f.client, f.collections, f.spread_s, f.at
   from journal.floor f
  where f.journal_id = $1
    and f.revision > $2
+   and (f.client is null or f.client = any($3))
  order by f.revision;
 
 -- Records a floor; its revision.

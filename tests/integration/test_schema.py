@@ -134,7 +134,7 @@ PLANS = {
     "pushes_decided(array[7], array[1], array[3])": {"push_pkey"},
     "keys_decided(array[7], array['k'])": {"idempotency_pkey"},
     "is_forgotten(7, '00000000-0000-4000-8000-000000000000')": {"client_journal_id_name_key"},
-    "floors_after(7, 9000)": {"floor_pkey"},
+    "floors_after(7, 9000, array['00000000-0000-4000-8000-000000000000'::uuid])": {"floor_pkey"},
     "clients_after(7, 9000, '00000000-0000-4000-8000-000000000000', 100)": {"registry_revision", "head_pkey"},
     "client_named(7, '00000000-0000-4000-8000-000000000000')": {"registry_pkey", "head_pkey"},
     "pushes_of(7, '00000000-0000-4000-8000-000000000000', 20)": {"push_pkey"},
