@@ -25,6 +25,7 @@ from journal.store import heads
 from journal.store import migrate as migrations
 from journal.store.embedded import running
 from journal.web import listen
+from journal.web import workers as workers_of
 
 SAMPLE = "demo"
 _DEFAULT = Settings(dsn="", spool=Path())
@@ -40,6 +41,10 @@ def serve(
     port: Annotated[
         int, typer.Option(envvar="JOURNAL_PORT", metavar="N", min=0, max=65535, help="0: any that is free.")
     ] = _DEFAULT.port,
+    workers: Annotated[
+        int,
+        typer.Option(envvar="JOURNAL_WORKERS", metavar="N", min=1, max=256, help="So many processes share the port."),
+    ] = 1,
     read_connections: Annotated[
         int,
         typer.Option(envvar="JOURNAL_READ_CONNECTIONS", metavar="N", min=1, help="At most so many connections read."),
@@ -80,7 +85,8 @@ def serve(
     The first Ctrl-C or SIGTERM stops it once what is being answered is answered, a second one at once.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    with say.told(), closing(_bound(host, port)) as listener:
+    is_alone = workers == 1
+    with say.told(), closing(_bound(host, port, is_alone=is_alone)) as listener:
 
         def run(found: str, *, is_embedded: bool) -> None:
             with reachable(found):
@@ -96,7 +102,11 @@ def serve(
                     key_kept_days=key_kept_days,
                 )
                 where = f", embedded in {data}" if is_embedded else ""
-                _run(listen.serve(settings, listener, started=lambda it: _greet(it, where), stopping=_stopping))
+                if is_alone:
+                    _run(listen.serve(settings, listener, started=lambda it: _greet(it, where), stopping=_stopping))
+                else:
+                    where = f"{where}, {workers} workers"
+                    _run(_with_workers(settings, workers, where))
 
         if dsn is not None:
             run(dsn, is_embedded=False)
@@ -105,9 +115,27 @@ def serve(
                 run(embedded, is_embedded=True)
 
 
-def _bound(host: str, port: int) -> socket.socket:
+async def _with_workers(settings: Settings, count: int, where: str) -> None:
+    async def greet() -> None:
+        service = Service(settings)  # not to serve, only to look
+        await service.database.open()
+        try:
+            await _greet(service, where)
+        finally:
+            await service.database.close()
+
     try:
-        return listen.bound(host, port)
+        await workers_of.serve(settings, count, started=greet, stopping=_stopping)
+    except workers_of.CannotStart:
+        raise say.Failed("cannot_start", "a worker did not start", "What it says is above.") from None
+
+
+def _bound(host: str, port: int, *, is_alone: bool) -> socket.socket:
+    """The port: workers listen on it themselves, and it is only held for them."""
+    try:
+        if not is_alone:
+            listen.bound(host, port).close()  # or somebody who shares it too would not be noticed
+        return listen.bound(host, port, is_shared=not is_alone, is_listening=is_alone)
     except OSError as error:
         advice = "--host or JOURNAL_HOST names another address, --port or JOURNAL_PORT another port."
         match error.errno:

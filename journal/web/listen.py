@@ -20,16 +20,19 @@ BACKLOG = 1024
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # told to, Ctrl-C, the terminal was closed
 
 
-def bound(host: str, port: int) -> socket.socket:
-    """A socket on that address; OSError where that cannot be had."""
+def bound(host: str, port: int, *, is_shared: bool = False, is_listening: bool = True) -> socket.socket:
+    """A socket on that address; OSError where that cannot be had. `is_shared`: with others that share it too."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     bound = socket.socket(family, kind, protocol)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind(address)
-        bound.listen(BACKLOG)  # now, or another could still listen on it first
+        if is_listening:
+            bound.listen(BACKLOG)  # now, or another could still listen on it first
     except OSError:
         bound.close()
         raise
@@ -44,7 +47,7 @@ async def serve(
     stopping: Callable[[], None],
 ) -> None:
     """Serve until a signal of STOPPING; CancelledError if it was told so twice."""
-    told = _told_to_stop(stopping)
+    told = told_to_stop(stopping)
     app = application(settings)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE_S)
     await runner.setup()
@@ -56,7 +59,7 @@ async def serve(
         await runner.cleanup()
 
 
-def _told_to_stop(stopping: Callable[[], None]) -> asyncio.Event:
+def told_to_stop(stopping: Callable[[], None]) -> asyncio.Event:
     """Set by the first signal; the second ends the current task, and a third whatever there is."""
     loop, task, told = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
     assert task is not None

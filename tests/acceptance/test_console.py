@@ -1,8 +1,6 @@
 """The console in a browser, as an operator without a mouse uses it; what that does is seen over the API."""
 
-import os
 import re
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, async_playwright, expect
+from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, expect
 
 from tests.harness import Harness, Json, eventually, insert, update
 
@@ -18,21 +16,6 @@ NASTY = "<img src=x onerror=\"document.title='taken'\">"
 FILES = Path(__file__).parents[2] / "journal" / "web" / "console"
 ME = "Zoë <zoë@example.org>"
 PATIENCE_MS = 8_000
-
-
-@pytest.fixture(scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    """Chromium, as the system has it."""
-    path = shutil.which("chromium")
-    if path is None:
-        reason = "chromium is not installed: on Debian, apt-get install chromium"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    async with async_playwright() as playwright:
-        launched = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield launched
-        await launched.close()
 
 
 # How many times Tab leads from where the focus is to an element: negative with Shift; a guess where there is much.
