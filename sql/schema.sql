@@ -184,6 +184,7 @@ create table journal.registry (
   journal_id integer not null,
   client uuid not null,
   cursor text,
+  cursor_at timestamp with time zone,
   epoch bytea,
   revision bigint,
   collections text[],
@@ -210,7 +211,7 @@ CREATE INDEX idempotency_at ON journal.idempotency USING brin (at);
 
 CREATE INDEX push_at ON journal.push USING brin (at);
 
-CREATE INDEX registry_revision ON journal.registry USING btree (journal_id, revision, client);
+CREATE INDEX registry_lag ON journal.registry USING btree (journal_id, COALESCE(revision, ('-1'::integer)::bigint), client);
 
 CREATE OR REPLACE FUNCTION journal.append(journal_ids integer[], turns bigint[], chains_before bytea[], heads bigint[], chains bytea[], commit_journal integer[] DEFAULT '{}'::integer[], commit_revision bigint[] DEFAULT '{}'::bigint[], commit_first bigint[] DEFAULT '{}'::bigint[], commit_client integer[] DEFAULT '{}'::integer[], commit_push bigint[] DEFAULT '{}'::bigint[], commit_at timestamp with time zone[] DEFAULT '{}'::timestamp with time zone[], commit_chain bytea[] DEFAULT '{}'::bytea[], change_journal integer[] DEFAULT '{}'::integer[], change_revision bigint[] DEFAULT '{}'::bigint[], change_collection integer[] DEFAULT '{}'::integer[], change_atom text[] DEFAULT '{}'::text[], change_op smallint[] DEFAULT '{}'::smallint[], change_data text[] DEFAULT '{}'::text[], change_unset text[] DEFAULT '{}'::text[], change_prev bigint[] DEFAULT '{}'::bigint[], atom_is_new boolean[] DEFAULT '{}'::boolean[], atom_journal integer[] DEFAULT '{}'::integer[], atom_collection integer[] DEFAULT '{}'::integer[], atom_name text[] DEFAULT '{}'::text[], atom_born bigint[] DEFAULT '{}'::bigint[], atom_born_by integer[] DEFAULT '{}'::integer[], atom_created bigint[] DEFAULT '{}'::bigint[], atom_revision bigint[] DEFAULT '{}'::bigint[], atom_data text[] DEFAULT '{}'::text[], atom_fk text[] DEFAULT '{}'::text[], atom_fr text[] DEFAULT '{}'::text[], collection_journal integer[] DEFAULT '{}'::integer[], collection_id integer[] DEFAULT '{}'::integer[], collection_name text[] DEFAULT '{}'::text[], collection_atoms bigint[] DEFAULT '{}'::bigint[], collection_digest bigint[] DEFAULT '{}'::bigint[], client_journal integer[] DEFAULT '{}'::integer[], client_id integer[] DEFAULT '{}'::integer[], client_name uuid[] DEFAULT '{}'::uuid[], client_pushed bigint[] DEFAULT '{}'::bigint[], push_journal integer[] DEFAULT '{}'::integer[], push_client integer[] DEFAULT '{}'::integer[], push_number bigint[] DEFAULT '{}'::bigint[], push_content bytea[] DEFAULT '{}'::bytea[], push_status smallint[] DEFAULT '{}'::smallint[], push_answer text[] DEFAULT '{}'::text[], key_journal integer[] DEFAULT '{}'::integer[], key_name text[] DEFAULT '{}'::text[], key_content bytea[] DEFAULT '{}'::bytea[], key_status smallint[] DEFAULT '{}'::smallint[], key_answer text[] DEFAULT '{}'::text[])
  RETURNS timestamp with time zone
@@ -395,33 +396,21 @@ CREATE OR REPLACE FUNCTION journal.compactable(of_journal integer, keep_revision
 AS $function$
 declare
   h journal.head;
+  first bigint;
 begin
   select * into h from journal.head where journal_id = of_journal;
   horizon := h.horizon;
   wanted := h.head - coalesce(keep_revisions, 0);
   if keep_from is not null then
-    select least(wanted, c.first - 1) into wanted
-      from (select min(c.first) as first from (
-              select c.first from journal.commit c
-               where c.journal_id = of_journal and c.revision > h.horizon and c.committed_at >= keep_from
-               order by c.revision limit 1) c) c
-     where c.first is not null;
-    wanted := coalesce(wanted, h.head - coalesce(keep_revisions, 0));
+    select c.first into first from journal.commit c
+     where c.journal_id = of_journal and c.revision > h.horizon and c.committed_at >= keep_from
+     order by c.revision limit 1;
+    wanted := least(wanted, first - 1);
   end if;
   wanted := journal.commit_end(of_journal, h.horizon, wanted);
-  target := wanted;
-  select k.revision into snapshot_revision
-    from journal.kept k
-   where k.journal_id = of_journal and k.until > journal.now() and k.revision >= h.horizon and k.revision < wanted
-   order by k.revision limit 1;
-  if not is_forced then
-    select r.client, r.revision into client, client_revision
-      from journal.registry r
-     where r.journal_id = of_journal and r.epoch = h.epoch and r.last_seen >= guard
-       and r.revision >= h.horizon and r.revision < wanted
-     order by r.revision limit 1;
-  end if;
-  target := journal.commit_end(of_journal, h.horizon, least(wanted, snapshot_revision, client_revision));
+  select t.target, t.client, t.client_revision, t.snapshot_revision
+    into target, client, client_revision, snapshot_revision
+    from journal.spared(of_journal, wanted, guard, is_forced) t;
 end
 $function$;
 
@@ -513,6 +502,15 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION journal.is_gone(of_journal integer, of_client uuid)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE
+AS $function$
+  select exists (select from journal.client c
+                  where c.journal_id = of_journal and c.name = of_client and c.gone_at is not null)
+$function$;
+
 CREATE OR REPLACE FUNCTION journal.meta(of_journal integer, of_revision bigint)
  RETURNS text
  LANGUAGE sql
@@ -543,7 +541,7 @@ AS $function$
   select coalesce(nullif(current_setting('journal.now', true), '')::timestamptz, clock_timestamp())
 $function$;
 
-CREATE OR REPLACE FUNCTION journal.raise_horizon(of_journal integer, keep_revisions bigint, keep_from timestamp with time zone, guard timestamp with time zone, is_forced boolean, operator text)
+CREATE OR REPLACE FUNCTION journal.raise_horizon(of_journal integer, wanted bigint, guard timestamp with time zone, is_forced boolean, operator text)
  RETURNS bigint
  LANGUAGE plpgsql
 AS $function$
@@ -555,8 +553,7 @@ begin
   if not found then
     return null;
   end if;
-  select c.target into to_
-    from journal.compactable(of_journal, keep_revisions, keep_from, guard, is_forced) c;
+  select s.target into to_ from journal.spared(of_journal, wanted, guard, is_forced) s;
   perform journal.note(of_journal, operator, 'compact', json_build_object(
     'horizon', to_, 'was', h.horizon, 'force', is_forced));
   if to_ > h.horizon then
@@ -693,31 +690,34 @@ AS $function$
     from pg_class c where c.oid = of_table
 $function$;
 
-CREATE OR REPLACE FUNCTION journal.see(names text[], clients uuid[], cursors text[], epochs bytea[], revisions bigint[], scopes text[], agents text[], seen timestamp with time zone[])
+CREATE OR REPLACE FUNCTION journal.see(names text[], clients uuid[], cursors text[], epochs bytea[], revisions bigint[], scopes text[], agents text[], cursor_ages double precision[], ages double precision[])
  RETURNS void
  LANGUAGE sql
 AS $function$
   insert into journal.registry as r
-         (journal_id, client, cursor, epoch, revision, collections, agent, first_seen, last_seen)
-  select j.id, s.client, s.cursor, s.epoch, s.revision, s.scope::text[], s.agent, s.seen, s.seen
-    from unnest(names, clients, cursors, epochs, revisions, scopes, agents, seen)
-      as s (name, client, cursor, epoch, revision, scope, agent, seen)
+         (journal_id, client, cursor, cursor_at, epoch, revision, collections, agent, first_seen, last_seen)
+  select j.id, s.client, s.cursor, t.now - make_interval(secs => s.cursor_age), s.epoch, s.revision,
+         s.scope::text[], s.agent, t.now - make_interval(secs => s.age), t.now - make_interval(secs => s.age)
+    from unnest(names, clients, cursors, epochs, revisions, scopes, agents, cursor_ages, ages)
+      as s (name, client, cursor, epoch, revision, scope, agent, cursor_age, age)
     join journal.journal j on j.name = s.name
-   where not exists (select from journal.client c
-                      where c.journal_id = j.id and c.name = s.client and c.gone_at is not null)
+   cross join (select journal.now() as now offset 0) t
+   where not journal.is_gone(j.id, s.client)
    order by j.id, s.client
       on conflict (journal_id, client) do update
-     set cursor = coalesce(excluded.cursor, r.cursor),
-         epoch = coalesce(excluded.epoch, r.epoch),
-         revision = coalesce(excluded.revision, r.revision),
-         collections = case when excluded.cursor is null then r.collections else excluded.collections end,
+     set (cursor, cursor_at, epoch, revision, collections, resynced, resynced_at) = (
+           select case when n.is_newer then excluded.cursor else r.cursor end,
+                  case when n.is_newer then excluded.cursor_at else r.cursor_at end,
+                  case when n.is_newer then excluded.epoch else r.epoch end,
+                  case when n.is_newer then excluded.revision else r.revision end,
+                  case when n.is_newer then excluded.collections else r.collections end,
+                  coalesce(n.over, r.resynced),
+                  case when n.over is null then r.resynced_at else excluded.cursor_at end
+             from (select k.is_newer, case when k.is_newer then journal.came_back(r, excluded.epoch, excluded.revision) end as over
+                     from (select excluded.cursor is not null
+                                  and excluded.cursor_at > coalesce(r.cursor_at, '-infinity') as is_newer) k) n),
          agent = coalesce(excluded.agent, r.agent),
-         last_seen = excluded.last_seen,
-         (resynced, resynced_at) = (
-           select coalesce(journal.came_back(r, excluded.epoch, excluded.revision), r.resynced),
-                  case when journal.came_back(r, excluded.epoch, excluded.revision) is null
-                       then r.resynced_at else excluded.last_seen end)
-   where excluded.last_seen > r.last_seen
+         last_seen = greatest(excluded.last_seen, r.last_seen)
 $function$;
 
 CREATE OR REPLACE FUNCTION journal.set_policy(of_journal integer, collection_name text, new_policy text, operator text DEFAULT CURRENT_USER)
@@ -741,6 +741,31 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION journal.spared(of_journal integer, wanted bigint, guard timestamp with time zone, is_forced boolean, OUT target bigint, OUT client uuid, OUT client_revision bigint, OUT snapshot_revision bigint)
+ RETURNS record
+ LANGUAGE plpgsql
+ STABLE
+AS $function$
+declare
+  h journal.head;
+begin
+  select * into h from journal.head where journal_id = of_journal;
+  select k.revision into snapshot_revision
+    from journal.kept k
+   where k.journal_id = of_journal and k.until > journal.now() and k.revision >= h.horizon and k.revision < wanted
+   order by k.revision limit 1;
+  if not is_forced then
+    select r.client, r.revision into client, client_revision
+      from journal.registry r
+     where r.journal_id = of_journal and r.epoch = h.epoch and r.last_seen >= guard
+       and coalesce(r.revision, -1) >= h.horizon and coalesce(r.revision, -1) < wanted
+       and not journal.is_gone(of_journal, r.client)
+     order by coalesce(r.revision, -1) limit 1;
+  end if;
+  target := journal.commit_end(of_journal, h.horizon, least(wanted, snapshot_revision, client_revision));
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION journal.sweep_record(of_journal integer, most integer, OUT changes bigint, OUT commits bigint)
  RETURNS record
  LANGUAGE plpgsql
@@ -749,6 +774,7 @@ declare
   below bigint := (select h.horizon from journal.head h where h.journal_id = of_journal);
   last bigint;
 begin
+  perform pg_advisory_xact_lock(hashtext('journal.sweep'), of_journal);  -- who finds nothing left is to know it
   perform set_config('journal.door', 'compact', true);
   select max(x.revision) into last
     from (select x.revision from journal.change x
@@ -760,7 +786,8 @@ begin
            where c.journal_id = of_journal and c.revision < below order by c.revision limit most) c;
   delete from journal.commit c where c.journal_id = of_journal and c.revision <= last;
   get diagnostics commits = row_count;
-  delete from journal.floor f where f.journal_id = of_journal and f.revision <= below;
+  delete from journal.floor f  -- but not one by which clients are still told when to come
+   where f.journal_id = of_journal and f.revision < below and f.at + make_interval(secs => f.spread_s) < journal.now();
   perform set_config('journal.door', '', true);
 end
 $function$;
@@ -798,8 +825,9 @@ CREATE OR REPLACE FUNCTION journal.wanted(r registry, h head)
  STABLE
 AS $function$
   select case when r.revision is null then null
-              when r.epoch <> h.epoch or r.revision > h.head then greatest(h.horizon, 0)
-              else journal.floor_of(r.journal_id, r.client, r.collections, r.revision, h.head) end
+              when r.epoch <> h.epoch or r.revision > h.head then h.horizon
+              else greatest(journal.floor_of(r.journal_id, r.client, r.collections, r.revision, h.head),
+                            case when r.revision < h.horizon then h.horizon end) end
 $function$;
 
 CREATE TRIGGER change_goes_below_the_horizon AFTER DELETE ON journal.change REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION refuse_above_horizon();

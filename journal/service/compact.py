@@ -36,7 +36,7 @@ class Compaction:
             lost = await compaction.cut_off(connection, tail.head.id, found.target, CUT_OFF_TOLD)
         if asked.dry_run:
             return _result(found, found.target, below, lost, is_dry=True)
-        horizon = await compaction.raise_horizon(self.database, tail.head.id, keep, by=by)
+        horizon = await compaction.raise_horizon(self.database, tail.head.id, found.wanted, keep, by=by)
         if horizon is None:
             raise self.tails.gone(tail)
         await self.tails.refresh(tail)

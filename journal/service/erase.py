@@ -39,22 +39,33 @@ class Erasure:
         self.snapshots, self.rendered = snapshots, rendered
 
     async def erase(self, journal: str, collection: str, atom: str, *, by: str) -> EraseAnswer:
-        """Erase an atom; NotFound where there never was one of that name."""
+        """Erase an atom; NotFound where there never was one of that name, as far as is known."""
         tail = await self.tails.of(journal)
+        detail: dict[str, object] = {"collection": collection, "atom": atom}
+        revisions: list[int] = []
+        blanked = 0
         async with self.database.operating() as connection, connection.transaction():
             await record.lock(connection, [tail.head.id], patience_s=PATIENCE_S)
             await self.tails.refresh_locked(connection, tail)
             group = await self._deleted(connection, tail, collection, atom)
             at = await group.append(connection)
             head = group.states[journal].head_now()
-            number = head.collections[collection].id
-            revisions, blanked = await compaction.erase(connection, head.id, number, atom)
-            outcomes = await self._blank_answers(connection, head.id, revisions)
-            detail = {"collection": collection, "atom": atom, "revision": head.head, "changes": blanked}
-            await operators.note(connection, head.id, by, "erase", detail)
+            is_there = (collection, atom) in group.states[journal].atoms
+            if is_there:
+                number = head.collections[collection].id
+                revisions, blanked = await compaction.erase(connection, head.id, number, atom)
+                detail |= {"revision": head.head, "changes": blanked}
+                await operators.note(connection, head.id, by, "erase", detail)
         group.publish(self.tails, at)
         await self.tails.refresh(tail)
         self.rendered.clear()
+        # Without the head: there may be many answers to look through. If this is interrupted, erasing again does it.
+        async with self.database.operating() as connection, connection.transaction():
+            outcomes = await self._blank_answers(connection, head.id, revisions, head.horizon)
+            if not is_there and outcomes:  # a compaction took what was left of it, but for these
+                await operators.note(connection, head.id, by, "erase", detail | {"outcomes": outcomes})
+        if not is_there and not outcomes:
+            raise NotFound("there never was such an atom, or nothing is left of it")
         removed = await asyncio.to_thread(self.snapshots.forget_below, journal, head.head)
         return EraseAnswer(head.head, blanked, outcomes, removed, MAY_HOLD)
 
@@ -64,22 +75,20 @@ class Erasure:
         group = Group(self.limits, {tail.head.journal: tail}, is_locked=True)
         await group.load(connection, [asked])
         state = group.states[tail.head.journal].atoms.get((collection, atom))
-        if state is None:
-            raise NotFound("there never was such an atom")
-        if state.data is not None:
+        if state is not None and state.data is not None:
             asked.changes = [PushChange("delete", collection, atom, if_data=state.data)]
             asked.answer = asyncio.get_running_loop().create_future()
             group.settle(asked)
         return group
 
-    async def _blank_answers(self, connection: Connection, journal: int, revisions: list[int]) -> int:
+    async def _blank_answers(self, connection: Connection, journal: int, revisions: list[int], horizon: int) -> int:
         """Take the data out of what pushes were answered; out of how many outcomes."""
         found = 0
-        for kept in await compaction.answers_telling(connection, journal, revisions):
+        for kept in await compaction.answers_telling(connection, journal, revisions, horizon):
             answer: dict[str, Any] = msgspec.json.decode(kept["answer"])
             for outcome in answer["outcomes"]:
                 current = outcome.get("current")
-                if current and current["revision"] in revisions:
+                if current and current["revision"] in kept["blank"]:
                     outcome["current"] = {"revision": current["revision"], "data": {}, "erased": True}
                     found += 1
             await compaction.change_answer(connection, journal, kept, msgspec.json.encode(answer).decode())

@@ -71,7 +71,8 @@ def judge(
     `horizon_at`: the revision that must not be below the horizon, where it is not that of `since`. `floors`: those
     that `floors_for` gives. `collections`: what is asked for, None for all.
     """
-    spread = [floor for floor in floors if _concerns(floor, collections, client)]
+    least = since.round_base if isinstance(since, Cursor) and since.epoch == head.epoch else 0
+    spread = [floor for floor in floors if floor.revision > least and _concerns(floor, collections, client)]
     if isinstance(since, Cursor) and since.epoch != head.epoch:
         raise resync(head, "epoch", spread=spread, client=client)
     revision = since if isinstance(since, int) else since.revision
@@ -83,9 +84,8 @@ def judge(
         return
     if since.chain != chain_there:
         raise resync(head, "diverged", spread=spread, client=client)
-    above = [floor for floor in spread if floor.revision > since.round_base]
-    if above:
-        raise resync(head, "operator", _called_back(above, collections), spread=above, client=client)
+    if spread:
+        raise resync(head, "operator", _called_back(spread, collections), spread=spread, client=client)
 
 
 def judge_scope(since: Cursor | int, head: Head, asked: frozenset[str] | None) -> None:

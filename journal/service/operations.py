@@ -40,23 +40,27 @@ class Operations:
     def __init__(self, database: Database, tails: Tails) -> None:
         self.database, self.tails = database, tails
         self._running: dict[UUID, asyncio.Task[None]] = {}
-        self._begun: dict[tuple[int, str, bytes], UUID] = {}
+        self._begun: dict[tuple[int, str, bytes], asyncio.Future[UUID]] = {}
         self._admission = asyncio.Semaphore(AT_ONCE)
 
     async def start(self, journal: str, kind: str, asked: object, work: Work, *, by: str) -> UUID:
         """Begin `work`, or join the same that runs here already; its id."""
         tail = await self.tails.of(journal)
         key = (tail.head.id, kind, _encode(asked))
-        known = self._begun.get(key)
-        if known is not None:
-            return known
-        number = self._begun[key] = uuid4()
+        begun = self._begun.get(key)
+        if begun is None:
+            begun = self._begun[key] = asyncio.ensure_future(self._begin(key, work, by))
+        return await asyncio.shield(begun)
+
+    async def _begin(self, key: tuple[int, str, bytes], work: Work, by: str) -> UUID:
+        journal, kind, asked = key
+        number = uuid4()
         try:
-            await operators.begin(self.database, tail.head.id, number, kind, key[2].decode(), by)
+            await operators.begin(self.database, journal, number, kind, asked.decode(), by)
         except BaseException:
             del self._begun[key]
             raise
-        task = self._running[number] = asyncio.create_task(self._run(tail.head.id, number, work))
+        task = self._running[number] = asyncio.create_task(self._run(journal, number, work))
         task.add_done_callback(lambda _: (self._running.pop(number), self._begun.pop(key)))
         return number
 
@@ -100,8 +104,12 @@ class Operations:
         async def tell() -> None:
             while True:
                 await asyncio.sleep(TOLD_EVERY_S)
-                with contextlib.suppress(Unavailable):
+                try:
                     await operators.tell(self.database, journal, number, progress, "running", None)
+                except Unavailable:
+                    pass
+                except Exception:
+                    _log.exception("how far operation %s is could not be told", number)
 
         telling = asyncio.create_task(tell())
         try:
@@ -117,6 +125,7 @@ class Operations:
             _log.exception("operation %s failed", number)
             state, result = "failed", _Failed("an internal error: the service's log has it")
         telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
         with contextlib.suppress(Unavailable):
             await operators.tell(self.database, journal, number, progress, state, _encode(result).decode())
 

@@ -6,8 +6,9 @@ saw independently; the latest wins.
 
 import asyncio
 import contextlib
-from datetime import UTC, datetime
-from typing import Any
+import logging
+import time
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -22,6 +23,7 @@ from journal.store.database import Database
 from journal.store.recovery import Registered, Seen
 from journal.wire import ClientAnswer, ClientPush, ClientRow, ClientsAnswer, rfc3339
 
+_log = logging.getLogger(__name__)
 SOON = 20_000  # clients that are written before their time
 AGENT_LENGTH = 200
 PUSHES = 20
@@ -32,7 +34,7 @@ class Registry:
 
     def __init__(self, database: Database, tails: Tails, every_s: float) -> None:
         self.database, self.tails, self.every_s = database, tails, every_s
-        self._seen: dict[tuple[str, str], tuple[Cursor | None, str | None, datetime]] = {}
+        self._seen: dict[tuple[str, str], _Sight] = {}
         self._is_full = asyncio.Event()
         self._writing = asyncio.Lock()
 
@@ -47,10 +49,12 @@ class Registry:
 
     def saw(self, journal: str, client: str, cursor: Cursor | None, agent: str | None) -> None:
         """A client asked, from a cursor or without one."""
-        key = (journal, client)
-        if cursor is None:
-            cursor = self._seen.get(key, (None, None, None))[0]
-        self._seen[key] = (cursor, agent, datetime.now(UTC))
+        now = time.monotonic()
+        known = self._seen.get((journal, client))
+        if cursor is None and known is not None:
+            self._seen[journal, client] = _Sight(known.cursor, known.cursor_at, agent, now)
+        else:
+            self._seen[journal, client] = _Sight(cursor, now, agent, now)
         if len(self._seen) > SOON:
             self._is_full.set()
 
@@ -61,8 +65,12 @@ class Registry:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self.every_s):
                         await self._is_full.wait()
-                with contextlib.suppress(Unavailable):
+                try:
                     await self.flush()
+                except Unavailable:
+                    pass
+                except Exception:
+                    _log.exception("where clients were seen could not be written")
         finally:
             with contextlib.suppress(Unavailable):
                 await self.flush()
@@ -70,18 +78,18 @@ class Registry:
     async def flush(self) -> None:
         """Write what was seen; what cannot be written now is written later."""
         async with self._writing:
-            taken, self._seen = self._seen, {}
+            taken, self._seen, now = self._seen, {}, time.monotonic()
             self._is_full.clear()
             try:
                 if taken:
                     await recovery.see(
                         self.database,
                         [
-                            Seen(journal, UUID(client), cursor, agent and agent[:AGENT_LENGTH], at)
-                            for (journal, client), (cursor, agent, at) in taken.items()
+                            Seen(journal, UUID(client), s.cursor, _text(s.agent), now - s.cursor_at, now - s.at)
+                            for (journal, client), s in taken.items()
                         ],
                     )
-            except BaseException:
+            except (Unavailable, asyncio.CancelledError):
                 self._seen = taken | self._seen
                 raise
 
@@ -121,6 +129,22 @@ class Registry:
         if not await recovery.forget_client(self.database, tail.head.id, client, by=by):
             raise NotFound("no client of this id was seen here")
         await self.tails.refresh(tail)
+
+
+class _Sight(NamedTuple):
+    """Where a client was seen, by this process's clock."""
+
+    cursor: Cursor | None
+    cursor_at: float
+    agent: str | None
+    at: float
+
+
+def _text(agent: str | None) -> str | None:
+    """What a header says, as text that can be kept: it may be any bytes."""
+    if agent is None:
+        return None
+    return agent[:AGENT_LENGTH].encode("utf-8", "replace").decode().replace("\0", "")
 
 
 class _Kept(msgspec.Struct):

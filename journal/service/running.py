@@ -24,11 +24,12 @@ from journal.service.tails import Tails
 from journal.service.verify import Verify
 from journal.service.watch import Watch
 from journal.service.writer import Writer
-from journal.store import record
+from journal.store import compaction, record, recovery
 from journal.store.database import Database
 
 _log = logging.getLogger(__name__)
 TIDY_S = 600.0
+UNSEEN_DAYS = 400.0
 
 
 class Service:
@@ -65,6 +66,8 @@ class Service:
                     keys_before=now - timedelta(days=self.settings.key_kept_days),
                 )
                 await self.operations.forget()
+                await recovery.forget_unseen(self.database, UNSEEN_DAYS)
+                await compaction.forget_kept(self.database)
             await asyncio.to_thread(self.snapshots.clean)
             await asyncio.to_thread(self.verify.indexes.clean)
             await asyncio.sleep(TIDY_S)

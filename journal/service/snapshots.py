@@ -142,12 +142,15 @@ class Snapshots:
             raise NotFound("this snapshot is not kept: ask for …/snapshot again")
         if not await self._is_true(tail, snapshot):
             raise NotFound("this snapshot was of another history: ask for …/snapshot again")
-        path = self._path(journal, snapshot, coding)
-        if not path.exists():
-            path = await self._coded(journal, snapshot, coding)
+        path, packed = self._path(journal, snapshot, coding), self._path(journal, snapshot, "zstd")
         await self._keep(tail, snapshot)
-        made_ns = self._path(journal, snapshot, "zstd").stat().st_mtime_ns
-        os.utime(self._path(journal, snapshot, "zstd"), ns=(time.time_ns(), made_ns))  # kept for as long as it is read
+        try:
+            if not path.exists():
+                path = await self._coded(journal, snapshot, coding)
+            made_ns = packed.stat().st_mtime_ns
+            os.utime(packed, ns=(time.time_ns(), made_ns))  # kept for as long as it is read
+        except FileNotFoundError:
+            raise NotFound("this snapshot is not kept: ask for …/snapshot again") from None
         return File(snapshot, coding, path, made_ns)
 
     def clean(self) -> None:
@@ -158,6 +161,10 @@ class Snapshots:
                 used = path.stat()
                 if max(used.st_mtime, used.st_atime) < oldest:
                     self._remove(path)
+        for path in (found for suffix in ("", ".gz") for found in self.folder.glob(f"*/*.ndjson{suffix}")):
+            stem = path.name.partition(".")[0]
+            if not (path.parent / f"{stem}.ndjson.zst").exists():
+                path.unlink(missing_ok=True)
         for path in self.folder.glob("*/*.part"):
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < oldest:
@@ -331,6 +338,9 @@ def _transcode(source: Path, target: Path, coding: Coding) -> Path:
             with opened as file:
                 shutil.copyfileobj(plain, file, PIECE)
         os.replace(part, target)
+        if not source.exists():  # removed meanwhile, perhaps since data in it was erased
+            target.unlink(missing_ok=True)
+            raise FileNotFoundError(source)
     finally:
         part.unlink(missing_ok=True)
     return target

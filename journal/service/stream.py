@@ -13,14 +13,15 @@ from collections.abc import AsyncGenerator, Iterator
 import msgspec
 
 from journal.core.cursor import Cursor, parse
-from journal.errors import JournalNotFound, ResyncRequired, Unavailable
+from journal.errors import ClientForgotten, JournalNotFound, ResyncRequired, Unavailable
 from journal.service.answer import Answer
 from journal.service.deltas import Reader
+from journal.service.registry import Registry
 from journal.service.rounds import Page, page
 from journal.service.tails import Tails
 
 BOOKMARK_S = 14.0
-TICK_S = 0.02  # at most one event in that time: a burst becomes one
+TICK_S = 0.02  # at most one look in that time: a burst becomes one event
 LIMIT = 1000
 RETRY_S = (1.0, 3.0)
 RESYNC_RETRY_S = 5.0
@@ -32,8 +33,8 @@ Frame = Iterator[bytes]
 class Stream:
     """One stream. `cursor` is that of the event before the last: when there was room for another, it had been read."""
 
-    def __init__(self, reader: Reader, tails: Tails, journal: str, asked: Page) -> None:
-        self.reader, self.tails, self.journal = reader, tails, journal
+    def __init__(self, reader: Reader, tails: Tails, registry: Registry, journal: str, asked: Page) -> None:
+        self.reader, self.tails, self.registry, self.journal = reader, tails, registry, journal
         self.page = asked
         self.cursor: Cursor | None = asked.since if isinstance(asked.since, Cursor) else None
         self._loop = asyncio.get_running_loop()
@@ -45,6 +46,8 @@ class Stream:
         try:
             while not self.tails.is_closing:
                 changed = (await self.tails.of(self.journal)).changed
+                if self.page.client is not None:
+                    await self.registry.admit(self.journal, self.page.client)
                 answer = await self.reader.deltas(self.journal, self.page)
                 if isinstance(self.page.since, Cursor):
                     self.cursor = self.page.since
@@ -63,7 +66,7 @@ class Stream:
             yield iter([_event("resync", _encode(error.problem()))])
             longest = max(float(error.retry_after), RESYNC_RETRY_S)
             yield iter([_retry(longest, 1.5 * longest)])
-        except (Unavailable, JournalNotFound):
+        except (Unavailable, JournalNotFound, ClientForgotten):
             yield iter([_retry(*RETRY_S)])  # it comes back, and is told then
         else:
             yield iter([_retry(*RETRY_S)])
@@ -78,9 +81,7 @@ class Stream:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(left):
                 await changed.wait()
-        soon = self._told_at + TICK_S - self._loop.time()
-        if soon > 0:
-            await asyncio.sleep(soon)
+        await asyncio.sleep(TICK_S)
 
 
 def stream_page(since: Cursor | int, *, collections: frozenset[str] | None, client: str | None) -> Page:

@@ -71,11 +71,11 @@ async def cut_off(connection: Connection, journal: int, horizon: int, limit: int
     return [CutOff(UUID(str(row["client"])), row["revision"], row["last_seen"]) for row in rows]
 
 
-async def raise_horizon(database: Database, journal: int, keep: Keep, *, by: str) -> int | None:
-    """Raise the horizon as far as it may be; where it is then, None where the journal is gone."""
+async def raise_horizon(database: Database, journal: int, wanted: int, keep: Keep, *, by: str) -> int | None:
+    """Raise the horizon to what is wanted, as far as it may be; where it is then, None where the journal is gone."""
     async with database.operating() as connection:
         found: int | None = await connection.fetchval(
-            QUERY["raise_horizon"], journal, keep.revisions, keep.since, keep.guard, keep.is_forced, by, timeout=600
+            QUERY["raise_horizon"], journal, wanted, keep.guard, keep.is_forced, by
         )
     return found
 
@@ -96,6 +96,12 @@ async def sweep_tombstones(database: Database, journal: int, after: int, most: i
     return row["tombstones"], row["next"]
 
 
+async def forget_kept(database: Database) -> None:
+    """Forget which snapshots were kept, once that is over."""
+    async with database.operating() as connection:
+        await connection.execute(QUERY["forget_kept"])
+
+
 async def keep_snapshot(database: Database, journal: int, revision: int, seconds: float) -> None:
     """Keep a snapshot's revision from compaction."""
     async with database.operating() as connection:
@@ -109,9 +115,11 @@ async def erase(connection: Connection, journal: int, collection: int, atom: str
     return row["revisions"], row["blanked"]
 
 
-async def answers_telling(connection: Connection, journal: int, revisions: Sequence[int]) -> list[Mapping[str, Any]]:
-    """The kept answers that tell the data of an atom with these `revisions`."""
-    rows = await connection.fetch(QUERY["answers_telling"], journal, revisions, timeout=600)
+async def answers_telling(
+    connection: Connection, journal: int, revisions: Sequence[int], horizon: int
+) -> list[Mapping[str, Any]]:
+    """The kept answers that tell the data of an atom with these `revisions`, or may; `blank`: by which revisions."""
+    rows = await connection.fetch(QUERY["answers_telling"], journal, revisions, horizon, timeout=3600)
     return [dict(row) for row in rows]
 
 

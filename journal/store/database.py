@@ -55,7 +55,7 @@ def translated() -> Iterator[None]:
 class Database:
     """The pools of one process. `reading` answers requests, `writing` records, `operating` does what may wait."""
 
-    def __init__(self, dsn: str, *, reading: int, writing: int = 4, operating: int = 3) -> None:
+    def __init__(self, dsn: str, *, reading: int, writing: int = 4, operating: int = 6) -> None:
         self.dsn = dsn
         self._sizes = reading, writing, operating
         self._reading: Pool | None = None

@@ -25,13 +25,14 @@ class Floor(msgspec.Struct, frozen=True):
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """Where a client was seen: the cursor that it asked from, None where it asked without one."""
+    """Where a client was seen: the cursor that it asked from, None where it asked without one; how many seconds ago."""
 
     journal: str
     client: UUID
     cursor: Cursor | None
     agent: str | None
-    at: datetime
+    cursor_age_s: float
+    age_s: float
 
 
 class Registered(msgspec.Struct, frozen=True):
@@ -132,12 +133,19 @@ async def see(database: Database, seen: Sequence[Seen]) -> None:
             None if s.cursor is None else s.cursor.round_base,
             None if s.cursor is None or s.cursor.collections is None else text_array(sorted(s.cursor.collections)),
             s.agent,
-            s.at,
+            s.cursor_age_s,
+            s.age_s,
         )
         for s in sorted(seen, key=lambda s: (s.journal, s.client))
     ]
     async with database.operating() as connection:
         await connection.execute(QUERY["see"], *([*column] for column in zip(*rows, strict=True)))
+
+
+async def forget_unseen(database: Database, days: float) -> None:
+    """Forget clients that were not seen for so long."""
+    async with database.operating() as connection:
+        await connection.execute(QUERY["forget_unseen"], days)
 
 
 async def clients_after(

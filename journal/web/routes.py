@@ -163,9 +163,9 @@ class Routes:
         if key is not None and not _KEY.fullmatch(key):
             raise InvalidRequest([Fault("", "Idempotency-Key: 1–255 printable characters of ASCII", 255)])
         asked = bodies.push(await bodies.body(request, self.limits), self.limits, journal, key)
+        decided = await self.service.writer.push(asked)
         if asked.client is not None:
             self.service.registry.saw(journal, str(asked.client), None, request.headers.get("User-Agent"))
-        decided = await self.service.writer.push(asked)
         media = "application/json" if decided.status == 200 else "application/problem+json"
         return web.Response(body=decided.answer, status=decided.status, content_type=media)
 

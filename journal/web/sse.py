@@ -12,6 +12,7 @@ from journal.web import parameters as read
 from journal.web import send
 
 PATIENCE_S = 60.0  # for a reader that takes nothing
+PART_BYTES = 64 << 10
 HEADERS = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-store",
@@ -29,7 +30,7 @@ async def stream(service: Service, request: web.Request) -> web.StreamResponse:
     if "since" not in asked:
         raise InvalidRequest([Fault("/since", "missing")])
     page = stream_page(asked["since"], collections=asked.get("collections"), client=asked.get("client"))
-    with contextlib.suppress(Unavailable):
+    with contextlib.suppress(Unavailable):  # then it is found out by the stream
         await service.tails.of(journal)
         if page.client is not None:
             await service.registry.admit(journal, page.client)
@@ -39,13 +40,12 @@ async def stream(service: Service, request: web.Request) -> web.StreamResponse:
         await response.write_eof()
         return response
     agent = request.headers.get("User-Agent")
-    told = Stream(service.reader, service.tails, journal, page)
+    told = Stream(service.reader, service.tails, service.registry, journal, page)
     try:
         async with contextlib.aclosing(told.frames()) as frames:
             async for frame in frames:
-                async with asyncio.timeout(PATIENCE_S):
-                    for piece in frame:
-                        await response.write(piece)
+                for piece in frame:
+                    await _write(response, piece)
                 if page.client is not None:
                     service.registry.saw(journal, page.client, told.cursor, agent)
         await response.write_eof()
@@ -53,3 +53,10 @@ async def stream(service: Service, request: web.Request) -> web.StreamResponse:
         if request.transport is not None:
             request.transport.abort()
     return response
+
+
+async def _write(response: web.StreamResponse, piece: bytes) -> None:
+    """Write in small parts, each with the same patience: who reads slowly but steadily is not cut off."""
+    for start in range(0, len(piece), PART_BYTES):
+        async with asyncio.timeout(PATIENCE_S):
+            await response.write(piece[start : start + PART_BYTES])

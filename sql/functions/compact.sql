@@ -1,6 +1,4 @@
--- How far a journal may be compacted: the end of a commit, whose chain is kept. `wanted` is what was asked for,
--- `target` what nobody needs any more: not past a client that was seen since `guard` (unless forced), nor past a
--- snapshot that is kept, of which the lowest are told. Never below the horizon that there is.
+-- How far a journal may be compacted: the end of a commit, whose chain is kept. `wanted` is what was asked for.
 create or replace function journal.compactable(
   of_journal int, keep_revisions bigint, keep_from timestamptz, guard timestamptz, is_forced boolean,
   out horizon bigint, out wanted bigint, out target bigint, out client uuid, out client_revision bigint,
@@ -8,21 +6,34 @@ create or replace function journal.compactable(
 language plpgsql stable as $$
 declare
   h journal.head;
+  first bigint;
 begin
   select * into h from journal.head where journal_id = of_journal;
   horizon := h.horizon;
   wanted := h.head - coalesce(keep_revisions, 0);
   if keep_from is not null then
-    select least(wanted, c.first - 1) into wanted
-      from (select min(c.first) as first from (
-              select c.first from journal.commit c
-               where c.journal_id = of_journal and c.revision > h.horizon and c.committed_at >= keep_from
-               order by c.revision limit 1) c) c
-     where c.first is not null;
-    wanted := coalesce(wanted, h.head - coalesce(keep_revisions, 0));
+    select c.first into first from journal.commit c
+     where c.journal_id = of_journal and c.revision > h.horizon and c.committed_at >= keep_from
+     order by c.revision limit 1;
+    wanted := least(wanted, first - 1);
   end if;
   wanted := journal.commit_end(of_journal, h.horizon, wanted);
-  target := wanted;
+  select t.target, t.client, t.client_revision, t.snapshot_revision
+    into target, client, client_revision, snapshot_revision
+    from journal.spared(of_journal, wanted, guard, is_forced) t;
+end
+$$;
+
+-- What of that nobody needs any more: not past a client that was seen since `guard` (unless forced), nor past a snapshot
+-- that is kept, of which the lowest are told. Never below the horizon that there is.
+create or replace function journal.spared(
+  of_journal int, wanted bigint, guard timestamptz, is_forced boolean,
+  out target bigint, out client uuid, out client_revision bigint, out snapshot_revision bigint)
+language plpgsql stable as $$
+declare
+  h journal.head;
+begin
+  select * into h from journal.head where journal_id = of_journal;
   select k.revision into snapshot_revision
     from journal.kept k
    where k.journal_id = of_journal and k.until > journal.now() and k.revision >= h.horizon and k.revision < wanted
@@ -31,8 +42,9 @@ begin
     select r.client, r.revision into client, client_revision
       from journal.registry r
      where r.journal_id = of_journal and r.epoch = h.epoch and r.last_seen >= guard
-       and r.revision >= h.horizon and r.revision < wanted
-     order by r.revision limit 1;
+       and coalesce(r.revision, -1) >= h.horizon and coalesce(r.revision, -1) < wanted
+       and not journal.is_gone(of_journal, r.client)
+     order by coalesce(r.revision, -1) limit 1;
   end if;
   target := journal.commit_end(of_journal, h.horizon, least(wanted, snapshot_revision, client_revision));
 end
@@ -46,10 +58,9 @@ language sql stable as $$
                     order by c.revision desc limit 1), horizon)
 $$;
 
--- Raises the horizon as far as it may be raised; from then on no deltas start below it.
+-- Raises the horizon to what is wanted, as far as it may be raised by now; from then on no deltas start below it.
 create or replace function journal.raise_horizon(
-  of_journal int, keep_revisions bigint, keep_from timestamptz, guard timestamptz, is_forced boolean, operator text)
-returns bigint
+  of_journal int, wanted bigint, guard timestamptz, is_forced boolean, operator text) returns bigint
 language plpgsql as $$
 declare
   h journal.head;
@@ -59,8 +70,7 @@ begin
   if not found then
     return null;
   end if;
-  select c.target into to_
-    from journal.compactable(of_journal, keep_revisions, keep_from, guard, is_forced) c;
+  select s.target into to_ from journal.spared(of_journal, wanted, guard, is_forced) s;
   perform journal.note(of_journal, operator, 'compact', json_build_object(
     'horizon', to_, 'was', h.horizon, 'force', is_forced));
   if to_ > h.horizon then
@@ -79,6 +89,7 @@ declare
   below bigint := (select h.horizon from journal.head h where h.journal_id = of_journal);
   last bigint;
 begin
+  perform pg_advisory_xact_lock(hashtext('journal.sweep'), of_journal);  -- who finds nothing left is to know it
   perform set_config('journal.door', 'compact', true);
   select max(x.revision) into last
     from (select x.revision from journal.change x
@@ -90,7 +101,8 @@ begin
            where c.journal_id = of_journal and c.revision < below order by c.revision limit most) c;
   delete from journal.commit c where c.journal_id = of_journal and c.revision <= last;
   get diagnostics commits = row_count;
-  delete from journal.floor f where f.journal_id = of_journal and f.revision <= below;
+  delete from journal.floor f  -- but not one by which clients are still told when to come
+   where f.journal_id = of_journal and f.revision < below and f.at + make_interval(secs => f.spread_s) < journal.now();
   perform set_config('journal.door', '', true);
 end
 $$;

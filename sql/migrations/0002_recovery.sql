@@ -24,12 +24,13 @@ create table journal.floor (
   constraint floor_spreads_over_a_time check (spread_s >= 0)
 );
 
--- Who syncs: the cursor that each client last asked from, written every few seconds by each process.
+-- Who syncs: the cursor that each client last asked from (and when), written every few seconds by each process.
 -- resynced: the floor, horizon or epoch's beginning that it has last come back over.
 create table journal.registry (
   journal_id  int not null,
   client      uuid not null,
   cursor      text,
+  cursor_at   timestamptz,
   epoch       bytea,
   revision    bigint,
   collections text[],
@@ -40,7 +41,8 @@ create table journal.registry (
   resynced_at timestamptz,
   primary key (journal_id, client)
 );
-create index registry_revision on journal.registry (journal_id, revision, client);
+-- The furthest behind first, who never had a cursor before all.
+create index registry_lag on journal.registry (journal_id, coalesce(revision, -1), client);
 
 -- Snapshots that are being made or read, until when at least: compaction does not pass them.
 create table journal.kept (

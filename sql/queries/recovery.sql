@@ -22,8 +22,16 @@ prepare forget_client (int, uuid, text) as
 select journal.forget_client($1, $2, $3);
 
 -- Where clients were seen.
-prepare see (text[], uuid[], text[], bytea[], bigint[], text[], text[], timestamptz[]) as
-select journal.see($1, $2, $3, $4, $5, $6, $7, $8);
+prepare see (text[], uuid[], text[], bytea[], bigint[], text[], text[], float8[], float8[]) as
+select journal.see($1, $2, $3, $4, $5, $6, $7, $8, $9);
+
+-- Forgets clients that were not seen for so many days.
+prepare forget_unseen (float8) as
+delete from journal.registry r where r.last_seen < journal.now() - make_interval(secs => 86400 * $1);
+
+-- Forgets which snapshots were kept, once that is over.
+prepare forget_kept as
+delete from journal.kept k where k.until < journal.now();
 
 -- The clients of a journal, those that are furthest behind first: after a revision (null: not seen with a cursor, which
 -- come first) and an id; $2 null: from the beginning. lag_s: how old the oldest change is that a client lacks.
@@ -40,6 +48,7 @@ select r.client, r.cursor, r.revision, r.agent, r.first_seen, r.last_seen, r.res
   from journal.registry r
   join journal.head h on h.journal_id = r.journal_id
  where r.journal_id = $1
+   and not journal.is_gone($1, r.client)
    and (coalesce(r.revision, -1), r.client) > (coalesce($2, -2), coalesce($3, '00000000-0000-0000-0000-000000000000'))
  order by coalesce(r.revision, -1), r.client
  limit $4;
@@ -58,7 +67,8 @@ select r.client, r.cursor, r.revision, r.agent, r.first_seen, r.last_seen, r.res
   from journal.registry r
   join journal.head h on h.journal_id = r.journal_id
  where r.journal_id = $1
-   and r.client = $2;
+   and r.client = $2
+   and not journal.is_gone($1, r.client);
 
 -- The last pushes of a client, newest first.
 prepare pushes_of (int, uuid, int) as
@@ -93,14 +103,15 @@ select r.client, r.revision, r.last_seen
   from journal.registry r
   join journal.head h on h.journal_id = r.journal_id and h.epoch = r.epoch
  where r.journal_id = $1
-   and r.revision < $2
-   and r.revision >= h.horizon
- order by r.revision, r.client
+   and coalesce(r.revision, -1) < $2
+   and coalesce(r.revision, -1) >= h.horizon
+   and not journal.is_gone($1, r.client)
+ order by coalesce(r.revision, -1), r.client
  limit $3;
 
 -- Raises the horizon; where it is then.
-prepare raise_horizon (int, bigint, timestamptz, timestamptz, boolean, text) as
-select journal.raise_horizon($1, $2, $3, $4, $5, $6);
+prepare raise_horizon (int, bigint, timestamptz, boolean, text) as
+select journal.raise_horizon($1, $2, $3, $4, $5);
 
 -- Removes some of the record below the horizon.
 prepare sweep_record (int, int) as
@@ -110,9 +121,8 @@ select s.changes, s.commits from journal.sweep_record($1, $2) s;
 prepare sweep_tombstones (int, bigint, int) as
 select s.tombstones, s.next from journal.sweep_tombstones($1, $2, $3) s;
 
--- Keeps a snapshot's revision from compaction for so many seconds from now; what is over is forgotten.
+-- Keeps a snapshot's revision from compaction for so many seconds from now.
 prepare keep (int, bigint, float8) as
-with over as (delete from journal.kept k where k.journal_id = $1 and k.until < journal.now())
 insert into journal.kept as k (journal_id, revision, until)
 values ($1, $2, journal.now() + make_interval(secs => $3))
 on conflict (journal_id, revision) do update set until = greatest(k.until, excluded.until);
@@ -121,19 +131,27 @@ on conflict (journal_id, revision) do update set until = greatest(k.until, exclu
 prepare erase (int, int, text) as
 select e.revisions, e.blanked from journal.erase($1, $2, $3) e;
 
--- The kept answers of pushes that tell an atom's data: they name its revisions ($2).
-prepare answers_telling (int, bigint[]) as
-select 'push' as kept, p.client_id, p.push, null as key, p.answer
-  from journal.push p
- where p.journal_id = $1
-   and exists (select from json_array_elements(p.answer -> 'outcomes') o
-                where (o -> 'current' ->> 'revision')::bigint = any($2))
-union all
-select 'idempotency', null, null, k.key, k.answer
-  from journal.idempotency k
- where k.journal_id = $1
-   and exists (select from json_array_elements(k.answer -> 'outcomes') o
-                where (o -> 'current' ->> 'revision')::bigint = any($2));
+-- The kept answers of pushes that tell data of an atom: they name its revisions ($2). Answers do not say whose data they
+-- tell: of what is at or below the horizon ($3), where the record does not say it either any more, all is blanked that no
+-- living atom has.
+prepare answers_telling (int, bigint[], bigint) as
+select t.kept, t.client_id, t.push, t.key, t.answer, t.blank
+  from (select k.kept, k.client_id, k.push, k.key, k.answer,
+               array(select o.revision
+                       from (select (o -> 'current' ->> 'revision')::bigint as revision
+                               from json_array_elements(case json_typeof(k.answer -> 'outcomes')
+                                                          when 'array' then k.answer -> 'outcomes' else '[]' end) o
+                              where o -> 'current' ->> 'erased' is null) o
+                      where o.revision = any($2)
+                         or (o.revision <= $3 and not exists (
+                               select from journal.atom a
+                                where a.journal_id = $1 and a.revision = o.revision and not a.deleted))) as blank
+          from (select 'push' as kept, p.client_id, p.push, null as key, p.answer
+                  from journal.push p where p.journal_id = $1
+                union all
+                select 'idempotency', null, null, k.key, k.answer
+                  from journal.idempotency k where k.journal_id = $1) k) t
+ where cardinality(t.blank) > 0;
 
 -- Puts another answer in the place of a push's.
 prepare change_push (int, int, bigint, text) as
@@ -161,12 +179,12 @@ prepare begin_operation (int, uuid, text, text, text) as
 insert into journal.operation (journal_id, id, kind, asked, by, begun_at, seen_at)
 values ($1, $2, $3, $4::json, $5, journal.now(), journal.now());
 
--- Says how far an operation is; what is long over is forgotten at its end.
+-- Says how far an operation is, or how it ended, which is the last that is said.
 prepare tell_operation (int, uuid, real, text, text) as
 update journal.operation o
    set progress = $3, state = $4, result = $5::json, seen_at = journal.now(),
        ended_at = case when $4 <> 'running' then journal.now() end
- where o.journal_id = $1 and o.id = $2;
+ where o.journal_id = $1 and o.id = $2 and o.state = 'running';
 
 -- The operations of a journal, newest first; $2: this one only. silent_s: since when its process said nothing.
 prepare operations (int, uuid, int) as

@@ -313,6 +313,28 @@ async def test_another_process_learns_of_the_horizon(service: Harness, tmp_path:
         await eventually(knows)
 
 
+async def test_who_was_called_back_and_then_cut_off_is_still_waited_for(service: Harness) -> None:
+    cursors = await history(service)
+    await service.deltas(cursors[0], client=ME)
+    await service.call("POST", "j/resync", json={"reason": "x"})
+    await pushed(service, insert("todo", "z"))
+    await compacted(service, keep_revisions=0, force=True)
+
+    assert (await service.call("GET", f"j/clients/{ME}")).json["resync"] == 11
+    assert (await service.call("GET", "j/stats")).json["behind"] == 1
+
+
+async def test_two_at_once_leave_nothing_below_the_horizon(service: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compact, "STEP", 7)
+    for n in range(30):
+        await service.pushed([insert("todo", f"{n}-{m}") for m in range(10)])
+
+    await asyncio.gather(compacted(service, keep_revisions=20), compacted(service, keep_revisions=10))
+
+    assert (await service.head())["horizon"] == 290
+    assert (await left(service))["changes"] == list(range(291, 301))
+
+
 # The door.
 
 

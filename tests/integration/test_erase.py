@@ -1,5 +1,7 @@
 """Section 11: a person's data goes from wherever it was kept, and the chain still proves the rest (P2)."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 
 from journal.core import chain as chains
 from journal.core.model import Change, Op
+from journal.service import snapshots
 from tests.harness import Harness, Json, delete, eventually, insert, put, serving, update
 
 ME = str(UUID(int=1))
@@ -272,6 +275,70 @@ async def test_the_audit_log_says_who_and_when(service: Harness, cursors: list[s
     [entry] = (await service.call("GET", "j/audit")).json["audit"]
     assert (entry["by"], entry["action"]) == ("ops@example.org", "erase")
     assert entry["detail"] == {"collection": "person", "atom": "ada", "revision": 8, "changes": 4}
+
+
+async def refused(service: Harness) -> Json:
+    """An atom whose data a client was told in a conflict; the client's push."""
+    await pushed(service, insert("person", "ada", {"name": SECRET}), insert("person", "bob", {"name": "Bob"}))
+    push: Json = {"changes": [insert("person", "ada", {"n": 1}), insert("person", "bob", {"n": 1})], "client": ME}
+    assert SECRET.encode() in (await service.push(push=1, **push)).body
+    await pushed(service, put("person", "ada", {"name": "Ann"}))
+    await pushed(service, insert("todo", "later"))
+    return push
+
+
+async def compacted(service: Harness) -> None:
+    reply = await service.call(
+        "POST", "j/compact", json={"keep_revisions": 0, "force": True}, headers={"Prefer": "wait=60"}
+    )
+    assert reply.json["state"] == "done"
+
+
+async def test_outcomes_that_name_compacted_revisions_forget_it_too(service: Harness) -> None:
+    """They do not say whose data they told: all goes that no living atom has."""
+    push = await refused(service)
+    await compacted(service)
+
+    told = await erase(service)
+
+    ada, bob = (await service.push(push=1, **push)).json["outcomes"]
+    assert (told["outcomes"], ada["current"]) == (1, {"revision": 1, "data": {}, "erased": True})
+    assert bob["current"] == {"revision": 2, "data": {"name": "Bob"}}
+    assert SECRET not in await everything(service)
+
+
+async def test_outcomes_forget_it_also_where_the_tombstone_is_gone(service: Harness) -> None:
+    await refused(service)
+    await pushed(service, delete("person", "ada"))
+    await compacted(service)
+
+    told = await erase(service)
+    again = await service.call("POST", "j/erase", json={"collection": "person", "atom": "ada"})
+
+    assert (told["changes"], told["outcomes"], again.status) == (0, 1, 404)
+    assert SECRET not in await everything(service)
+    assert [entry["action"] for entry in (await service.call("GET", "j/audit")).json["audit"]] == ["erase", "compact"]
+
+
+async def test_a_coding_that_is_being_made_meanwhile_does_not_stay(
+    service: Harness, cursors: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = (await service.call("GET", "j/snapshot")).headers["Location"]
+    going_on, make = threading.Event(), snapshots._transcode
+
+    def slowly(*arguments: Any) -> Path:
+        going_on.wait(10)
+        return make(*arguments)
+
+    monkeypatch.setattr(snapshots, "_transcode", slowly)
+    asking = asyncio.create_task(service.call("GET", location, headers={"Accept-Encoding": "gzip"}))
+    await asyncio.sleep(0.2)
+    await erase(service)
+    going_on.set()
+
+    assert (await asking).status == 404
+    folder = service.service.snapshots.folder
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
 
 
 # The door.

@@ -1,7 +1,7 @@
 """Operations: 202, progress, an end, and what becomes of one whose process is gone."""
 
 import asyncio
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import msgspec
 import pytest
@@ -9,6 +9,7 @@ import pytest
 from journal.errors import Unavailable
 from journal.service import operations
 from journal.service.operations import Report
+from journal.store import operators
 from tests.harness import Harness, eventually, insert
 
 
@@ -110,6 +111,15 @@ async def test_a_service_that_stops_says_that_what_ran_has_failed(service: Harne
 
     told = (await service.call("GET", f"j/operations/{number}")).json
     assert (told["state"], told["result"]["detail"]) == ("failed", "the service was stopped")
+
+
+async def test_how_it_ended_is_the_last_that_is_said(service: Harness) -> None:
+    reply = await service.call("POST", "j/compact", json={"keep_revisions": 5}, headers={"Prefer": "wait=30"})
+    number = UUID(reply.json["id"])
+
+    await operators.tell(service.service.database, 1, number, 0.5, "running", None)
+
+    assert (await service.call("GET", f"j/operations/{number}")).json == reply.json
 
 
 async def test_an_operation_of_another_journal_is_not_told(service: Harness) -> None:

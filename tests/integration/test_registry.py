@@ -200,6 +200,78 @@ async def test_a_client_that_starts_from_nothing_is_seen_without_a_cursor(servic
     assert (told["cursor"], told["revision"], told["lag"]) == (None, None, None)
 
 
+@pytest.mark.parametrize("agent", ["caf\udce9", "a\ud800b", "x" * 5000])
+async def test_whatever_a_client_calls_itself_the_registry_goes_on(service: Harness, agent: str) -> None:
+    """Headers are bytes, and names in a path may be no names at all."""
+    cursor = await pushed(service, insert("todo", "a"))
+    host, port = service.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = (
+        f"GET /v1/journals/j/deltas?since={cursor}&client={ME} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nUser-Agent: "
+    )
+    writer.write(head.encode() + agent.encode("utf-8", "surrogatepass") + b"\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    writer.close()
+    await service.call("POST", "j%00x/changes", json={"changes": [insert("todo", "b")], "client": ME})
+    await service.call("POST", "nobody/changes", json={"changes": [insert("todo", "b")], "client": ME})
+    await service.deltas(cursor, client=YOU)
+
+    assert {client["client"] for client in await clients(service)} == {ME, YOU}
+    await service.service.registry.flush()
+
+
+async def test_what_cannot_be_written_does_not_end_the_registry(
+    service: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cursor = await pushed(service, insert("todo", "a"))
+    async with serving(service.dsn, tmp_path, registry_s=0.05) as other:
+        see = registry.recovery.see  # type: ignore[attr-defined]
+
+        async def fails(*_: Any) -> None:
+            raise RuntimeError("once")
+
+        monkeypatch.setattr(registry.recovery, "see", fails)  # type: ignore[attr-defined]
+        await other.deltas(cursor, client=ME)
+        await asyncio.sleep(0.2)
+        monkeypatch.setattr(registry.recovery, "see", see)  # type: ignore[attr-defined]
+        await other.deltas(cursor, client=YOU)
+
+        async def is_written() -> bool:
+            return bool(await service.query("select from journal.registry where client = $1", UUID(YOU)))
+
+        await eventually(is_written)
+
+
+async def test_clocks_of_processes_do_not_matter(service: Harness) -> None:
+    """A sighting comes with its age; here one that another process's clock put an hour ahead."""
+    early = await pushed(service, insert("todo", "a"))
+    late = await pushed(service, insert("todo", "b"))
+    await service.deltas(early, client=ME)
+    await clients(service)
+    await service.pushed([insert("todo", "c")], client=ME, push=1)
+    await service.deltas(late, client=ME)
+    await service.pushed([insert("todo", "d")], client=ME, push=2)
+
+    assert (await row(service))["cursor"] == late
+
+
+async def test_a_forgotten_clients_late_sighting_is_not_listed(service: Harness) -> None:
+    cursor = await pushed(service, insert("todo", "a"))
+    await service.deltas(cursor, client=ME)
+    await clients(service)
+    await service.call("DELETE", f"j/clients/{ME}")
+    await service.query(
+        "insert into journal.registry (journal_id, client, cursor, epoch, revision, first_seen, last_seen)"
+        " select 1, $1, 'x', h.epoch, 0, now(), now() from journal.head h",
+        UUID(ME),
+    )
+
+    assert await clients(service) == []
+    assert (await service.call("GET", f"j/clients/{ME}")).status == 404
+    reply = await service.call("POST", "j/compact", json={"keep_revisions": 0}, headers={"Prefer": "wait=60"})
+    assert reply.json["result"]["held_by"] == []
+
+
 # Resyncs.
 
 

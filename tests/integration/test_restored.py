@@ -91,6 +91,19 @@ async def test_trap_10_everyone_comes_back_spread(service: Harness) -> None:
     assert max(told) <= 1000
 
 
+async def test_trap_10_a_compaction_does_not_take_the_spread_away(service: Harness) -> None:
+    old = await pushed(service, insert("todo", "a"))
+    await restored(service, spread_s=1000)
+    me = "00000000-0000-0000-0000-000000000007"
+    before = (await service.deltas(old, client=me)).json["retry_after"]
+
+    asked = {"keep_revisions": 0, "force": True}
+    await service.call("POST", "j/compact", json=asked, headers={"Prefer": "wait=60"})
+
+    assert before > 10
+    assert 0 <= before - (await service.deltas(old, client=me)).json["retry_after"] <= 5
+
+
 async def test_a_push_of_the_old_history_is_told_and_one_without_a_base_is_taken(service: Harness) -> None:
     old = await pushed(service, insert("todo", "a"))
     await restored(service)

@@ -368,6 +368,36 @@ async def test_p12_a_reader_that_never_reads_is_closed(service: Harness, monkeyp
     writer.close()
 
 
+async def test_p12_a_slow_but_steady_reader_is_not_cut_off(service: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patience is for taking nothing at all, not for how long an event takes."""
+    monkeypatch.setattr(sse, "PATIENCE_S", 0.5)
+    at = await pushed(service, insert("todo", "a"))
+    for n in range(12):
+        await pushed(service, insert("todo", f"{n}", {"t": "w" * 900_000}))
+    host, port = service.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 16)
+    writer.write(f"GET /v1/journals/j/stream?since={at} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    size = 0
+    async with asyncio.timeout(60):
+        while size < 10_800_000:  # at 4 MB/s: several times as long as the patience
+            piece = await reader.read(1 << 17)
+            assert piece, f"cut off after {size} bytes"
+            size += len(piece)
+            await asyncio.sleep(len(piece) / 4_000_000)
+    writer.close()
+
+
+async def test_a_forgotten_clients_open_stream_ends(service: Harness) -> None:
+    at = await pushed(service, insert("todo", "a"))
+    await service.deltas(at, client=ME)
+    async with source(service, at, client=ME) as told:
+        await told.next()
+        await service.call("DELETE", f"j/clients/{ME}")
+        await pushed(service, insert("todo", "b"))
+
+        assert await told.next() is None
+
+
 async def test_who_streams_is_seen_and_where_it_surely_is(service: Harness) -> None:
     """An event that was sent may not have been read; the one before it was, once there is room for another."""
     at = await pushed(service, insert("todo", "a"))

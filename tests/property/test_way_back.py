@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from examples.plain_client import Client
-from tests.harness import Harness, Json, delete, insert, put, serving, update
+from tests.harness import Harness, Json, delete, eventually, insert, put, serving, update
 
 EXAMPLES = 1000 if os.environ.get("JOURNAL_TEST_THOROUGH") else 25
 STEPS = 40
@@ -76,7 +76,13 @@ class World:
                 self.clients[r.randrange(3)] = self.client(r.randrange(2))
 
     async def compare(self) -> None:
-        """Everyone syncs; then all are equal."""
+        """Everyone syncs, once both processes know of all; then all are equal."""
+
+        async def are_even() -> bool:
+            heads = [await server.head(self.j) for server in self.servers]
+            return heads[0] == heads[1]
+
+        await eventually(are_even)
         for client in self.clients:
             await client.pull()
         new = self.client(1)
