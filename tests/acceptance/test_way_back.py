@@ -13,7 +13,7 @@ import pytest
 
 from examples.plain_client import Client
 from tests.conftest import new_database
-from tests.harness import Harness, Json, insert, serving, update
+from tests.harness import Harness, Json, delete, insert, serving, update
 from tests.postgres import Server
 
 Way = Callable[[Harness, "Watched"], Awaitable[None]]
@@ -183,3 +183,17 @@ async def test_p11_a_client_in_doubt_mends_what_differs_and_nothing_else(service
     assert client.data == kept
     assert asked.count("/lookup") == 2
     assert "/snapshot" not in asked
+
+
+async def test_trap_20_what_was_acknowledged_and_then_deleted_by_others_does_not_stay(
+    service: Harness, client: Watched
+) -> None:
+    """Its insert and somebody's delete cancel out before its cursor gets there: it holds nothing ahead of that."""
+    made = {"client": client.name, "push": 99, "changes": [insert("todo", "mine")]}
+    answer = await client.ask("POST", "/changes", json=made)
+    await service.pushed([delete("todo", "mine")], on_conflict="client")
+    await client.pull()
+
+    assert answer["outcomes"][0]["status"] == "applied"
+    assert ("todo", "mine") not in client.data
+    await is_equal(service, client)
