@@ -43,7 +43,13 @@ def serve(
     ] = _DEFAULT.port,
     workers: Annotated[
         int,
-        typer.Option(envvar="JOURNAL_WORKERS", metavar="N", min=1, max=256, help="So many processes share the port."),
+        typer.Option(
+            envvar="JOURNAL_WORKERS",
+            metavar="N",
+            min=1,
+            max=256,
+            help="So many processes share the port; each takes at most 11 connections and --read-connections.",
+        ),
     ] = 1,
     read_connections: Annotated[
         int,

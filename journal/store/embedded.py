@@ -39,7 +39,7 @@ SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "port": str(PORT),
-    "max_connections": "100",
+    "max_connections": "300",
     "shared_buffers": "128MB",
     "max_wal_size": "2GB",
     "timezone": "UTC",

@@ -61,7 +61,7 @@ async def test_a_first_use_makes_a_database_that_asyncpg_and_psql_reach(folder: 
         ("fsync", "on"),
         ("data_checksums", "on"),
         ("listen_addresses", ""),
-        ("max_connections", "100"),
+        ("max_connections", "300"),
         ("shared_buffers", "128MB"),
         ("max_wal_size", "2GB"),
         ("server_encoding", "UTF8"),
