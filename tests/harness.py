@@ -132,6 +132,15 @@ async def eventually(holds: Callable[[], Awaitable[Any]], *, seconds: float = 10
         await asyncio.sleep(0.02)
 
 
+async def listening(service: Harness) -> None:
+    """Wait until a process hears what others record."""
+
+    async def listens() -> bool:
+        return service.service.watch.listener.is_connected
+
+    await eventually(listens)
+
+
 async def blocked_on_lock(dsn: str, count: int = 1) -> None:
     """Wait until that many backends of this database wait for a lock."""
     connection = await asyncpg.connect(dsn)

@@ -27,6 +27,7 @@ from journal.core import chain
 from journal.core.cursor import Cursor
 from journal.errors import Unavailable
 from journal.service import indexing, tree
+from journal.service.shared import Shared
 from journal.service.tails import Tail, Tails
 from journal.store import heads, places
 from journal.store.database import Connection, Database
@@ -67,7 +68,7 @@ class Indexes:
         self._threads = ThreadPoolExecutor(THREADS, "index")
         self._admission = asyncio.Semaphore(1)
         self._waiting = 0
-        self._bringing: dict[int, asyncio.Future[Cursor]] = {}
+        self._bringing: Shared[int, Cursor] = Shared()
 
     async def read(self, tail: Tail, at: Cursor, ask: Ask[Asked]) -> tuple[Cursor, Asked]:
         """What the index says of the moment `at` or of a later one, and of which."""
@@ -98,26 +99,19 @@ class Indexes:
 
     async def close(self) -> None:
         """Break off what is being made."""
-        bringing = list(self._bringing.values())
-        for task in bringing:
-            task.cancel()
-        await asyncio.gather(*bringing, return_exceptions=True)
+        await self._bringing.cancel()
         self._threads.shutdown()
 
     # Bringing one to the head.
 
     async def _brought(self, tail: Tail, at: Cursor) -> Cursor:
         """Where the index stands once it was brought to a head that is not before `at`; made for all who ask."""
-        running = self._bringing.get(tail.head.id)
+        running = self._bringing.under_way(tail.head.id)
         if running is not None:
             there = await _patiently(running)
             if there.epoch == at.epoch and there.revision >= at.revision:
                 return there
-        running = self._bringing.get(tail.head.id)
-        if running is None:
-            running = self._bringing[tail.head.id] = asyncio.ensure_future(self._bring(tail))
-            running.add_done_callback(lambda done: _forget(self._bringing, tail.head.id, done))
-        return await _patiently(running)
+        return await _patiently(self._bringing.begun(tail.head.id, lambda: self._bring(tail)))
 
     async def _bring(self, tail: Tail) -> Cursor:
         folder = self.folder / tail.head.journal
@@ -267,12 +261,6 @@ async def _locked(path: Path) -> AsyncIterator[None]:
             except BlockingIOError:
                 await asyncio.sleep(LOCK_S)
         yield
-
-
-def _forget(running: dict[int, Any], key: int, done: "asyncio.Future[Cursor]") -> None:
-    del running[key]
-    if not done.cancelled():
-        done.exception()  # whoever asked was told
 
 
 # In a thread.

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 import msgspec
 import zstandard
@@ -25,6 +25,7 @@ from journal import config
 from journal.core import chain, digest
 from journal.core.cursor import Cursor
 from journal.errors import NotFound, Unavailable
+from journal.service.shared import Shared
 from journal.service.tails import Tail, Tails
 from journal.store import compaction, heads, reading
 from journal.store.database import Database
@@ -96,8 +97,8 @@ class Snapshots:
         self._admission = asyncio.Semaphore(settings.made_at_once)
         self._waiting = self.readers = 0
         self._kept_at: dict[tuple[int, int], float] = {}
-        self._making: dict[tuple[str, str], asyncio.Future[Snapshot]] = {}
-        self._coding: dict[tuple[str, Snapshot, Coding], asyncio.Future[Path]] = {}
+        self._making: Shared[tuple[str, str], Snapshot] = Shared()
+        self._coding: Shared[tuple[str, Snapshot, Coding], Path] = Shared()
 
     async def current(self, journal: str, collections: frozenset[str] | None) -> Snapshot:
         """A snapshot that is not too far behind the head: one that is there, or a new one, made for all who ask."""
@@ -108,20 +109,14 @@ class Snapshots:
         self._waiting += 1
         try:
             for _ in range(TRIES):
-                kept = self._kept(tail.head, scope) or await self._made(tail, collections, scope)
+                kept = self._kept(tail.head, scope) or await self._making.join(
+                    (journal, scope), lambda: self._make(tail, collections, scope)
+                )
                 if await self._may_be_given(tail, kept):
                     return kept
         finally:
             self._waiting -= 1
         raise busy()
-
-    async def _made(self, tail: Tail, collections: frozenset[str] | None, scope: str) -> Snapshot:
-        key = (tail.head.journal, scope)
-        making = self._making.get(key)
-        if making is None:
-            making = self._making[key] = asyncio.ensure_future(self._make(tail, collections, scope))
-            making.add_done_callback(lambda done: _forget(self._making, key, done))
-        return await asyncio.shield(making)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[int]:
@@ -280,14 +275,10 @@ class Snapshots:
         return Snapshot(head.epoch, head.head, told, scope)
 
     async def _coded(self, journal: str, snapshot: Snapshot, coding: Coding) -> Path:
-        key = (journal, snapshot, coding)
-        making = self._coding.get(key)
-        if making is None:
-            source, target = self._path(journal, snapshot, "zstd"), self._path(journal, snapshot, coding)
-            making = asyncio.ensure_future(asyncio.to_thread(_transcode, source, target, coding))
-            self._coding[key] = making
-            making.add_done_callback(lambda done: _forget(self._coding, key, done))
-        return await asyncio.shield(making)
+        source, target = self._path(journal, snapshot, "zstd"), self._path(journal, snapshot, coding)
+        return await self._coding.join(
+            (journal, snapshot, coding), lambda: asyncio.to_thread(_transcode, source, target, coding)
+        )
 
 
 class _Compressed:
@@ -322,12 +313,6 @@ class _Compressed:
 def busy() -> Unavailable:
     """What to tell those who are too many; they come back at different times."""
     return Unavailable("too many want a snapshot at this moment", retry_after=random.randint(2, 15))  # noqa: S311
-
-
-def _forget(running: dict[Any, Any], key: object, done: "asyncio.Future[Any]") -> None:
-    del running[key]
-    if not done.cancelled():
-        done.exception()  # whoever asked was told
 
 
 def _transcode(source: Path, target: Path, coding: Coding) -> Path:

@@ -15,6 +15,7 @@ from journal.core import chain
 from journal.core.cursor import Cursor
 from journal.core.names import journal_ok
 from journal.errors import JournalGone, JournalNotFound, Unavailable
+from journal.service.shared import Shared
 from journal.store import heads
 from journal.store.database import Connection, Database
 from journal.store.heads import Commit, Feed, Head
@@ -121,8 +122,8 @@ class Tails:
         self.memory = memory
         self._tails: OrderedDict[str, Tail] = OrderedDict()
         self._by_id: dict[int, Tail] = {}
-        self._loading: dict[str, asyncio.Future[Tail]] = {}
-        self._refreshing: dict[int, asyncio.Future[None]] = {}
+        self._loading: Shared[str, Tail] = Shared()
+        self._refreshing: Shared[int, None] = Shared()
         self._bytes = 0
         self._tasks: set[asyncio.Future[None]] = set()
         self.is_closing = False
@@ -133,11 +134,7 @@ class Tails:
         if tail is not None:
             self._tails.move_to_end(name)
             return tail
-        loading = self._loading.get(name)
-        if loading is None:
-            loading = self._loading[name] = asyncio.ensure_future(self._load(name))
-            loading.add_done_callback(lambda _: self._loading.pop(name, None))
-        return await asyncio.shield(loading)
+        return await self._loading.join(name, lambda: self._load(name))
 
     async def _load(self, name: str) -> Tail:
         head = await heads.head_by_name(self.database, name) if journal_ok(name) else None
@@ -232,15 +229,7 @@ class Tails:
 
     async def refresh(self, tail: Tail) -> None:
         """Learn from PostgreSQL what memory has missed; who calls while one runs waits for the next."""
-        running = self._refreshing.get(tail.head.id)
-        if running is not None:
-            await asyncio.wait([running])
-        again = self._refreshing.get(tail.head.id)
-        if again is None:
-            journal = tail.head.id
-            again = self._refreshing[journal] = asyncio.ensure_future(self._refresh(tail))
-            again.add_done_callback(lambda _: self._refreshing.pop(journal, None))
-        await asyncio.shield(again)
+        await self._refreshing.next(tail.head.id, lambda: self._refresh(tail))
 
     async def _refresh(self, tail: Tail) -> None:
         while True:

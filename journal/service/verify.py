@@ -4,12 +4,10 @@ Every answer is of one revision, that of the head when it was asked for or of a 
 where the head is. What is said of a head is said once and kept.
 """
 
-import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -21,6 +19,7 @@ from journal.service import tree
 from journal.service.answer import MEDIA, Answer, whole
 from journal.service.indexes import Indexes
 from journal.service.rendered import Rendered
+from journal.service.shared import Shared
 from journal.service.spool import Spool
 from journal.service.tails import Tail, Tails
 from journal.service.tree import Of, Sum
@@ -99,8 +98,8 @@ class Verify:
         self.spool, self.memory_bytes = spool, memory.answer_bytes
         self.indexes = Indexes(database, tails, spool / "index")
         self.rendered = Rendered(KEPT_BYTES, memory.answer_bytes)
-        self._asking: dict[object, asyncio.Future[Answer]] = {}
-        self._looking: dict[int, asyncio.Future[Cursor]] = {}
+        self._asking: Shared[Hashable, Answer] = Shared()
+        self._looking: Shared[int, Cursor] = Shared()
 
     async def told(self, journal: str, asked: DigestAsked | ManifestAsked) -> Answer:
         """What is asked of the index; who asks the same at the same head is told the same."""
@@ -110,11 +109,7 @@ class Verify:
         known = self.rendered.find(key)
         if known is not None:
             return known
-        asking = self._asking.get(key)
-        if asking is None:
-            asking = self._asking[key] = asyncio.ensure_future(self._told(tail, at, asked))
-            asking.add_done_callback(lambda done: _forget(self._asking, key, done))
-        return await asyncio.shield(asking)
+        return await self._asking.join(key, lambda: self._told(tail, at, asked))
 
     async def lookup(self, journal: str, wanted: Mapping[str, Sequence[str]]) -> Answer:
         """Atoms by collection and name, all of one moment: revision and data, or null."""
@@ -142,14 +137,7 @@ class Verify:
 
     async def _standing(self, tail: Tail) -> Cursor:
         """Where the journal stands by PostgreSQL's own row; who asks while one looks shares the next look."""
-        looking = self._looking.get(tail.head.id)
-        if looking is not None:
-            await asyncio.wait([looking])
-            looking = self._looking.get(tail.head.id)
-        if looking is None:
-            looking = self._looking[tail.head.id] = asyncio.ensure_future(self._look(tail))
-            looking.add_done_callback(lambda done: _forget(self._looking, tail.head.id, done))
-        return await asyncio.shield(looking)
+        return await self._looking.next(tail.head.id, lambda: self._look(tail))
 
     async def _look(self, tail: Tail) -> Cursor:
         async with self.database.reading() as connection:
@@ -165,12 +153,6 @@ class Verify:
         answer = whole(_encode(told(there)))
         self.rendered.keep((tail.head.id, there, asked), answer)
         return answer
-
-
-def _forget(running: dict[Any, Any], key: object, done: "asyncio.Future[Any]") -> None:
-    del running[key]
-    if not done.cancelled():
-        done.exception()  # whoever asked was told
 
 
 def _around(wanted: Mapping[str, Sequence[str]]) -> tuple[list[str], bytes]:

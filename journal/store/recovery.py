@@ -153,14 +153,14 @@ async def clients_after(
 ) -> list[Registered]:
     """Up to `limit` clients, the furthest behind first, after (revision, -1 for none; client)."""
     async with database.reading() as connection:
-        rows = await connection.fetch(QUERY["clients_after"], journal, *(after or (None, None)), limit)
+        rows = await connection.fetch(QUERY["clients_after"], journal, *(after or (None, None)), limit, None)
     return [_registered(row) for row in rows]
 
 
 async def client_named(database: Database, journal: int, client: UUID) -> Registered | None:
     """None where it was not seen."""
     async with database.reading() as connection:
-        row = await connection.fetchrow(QUERY["client_named"], journal, client)
+        row = await connection.fetchrow(QUERY["clients_after"], journal, None, None, 1, client)
     return None if row is None else _registered(row)
 
 

@@ -34,8 +34,8 @@ prepare forget_kept as
 delete from journal.kept k where k.until < journal.now();
 
 -- The clients of a journal, those that are furthest behind first: after a revision (null: not seen with a cursor, which
--- come first) and an id; $2 null: from the beginning. lag_s: how old the oldest change is that a client lacks.
-prepare clients_after (int, bigint, uuid, int) as
+-- come first) and an id; $2 null: from the beginning; $5: this one only. lag_s: how old the oldest change is that a client lacks.
+prepare clients_after (int, bigint, uuid, int, uuid) as
 select r.client, r.cursor, r.revision, r.agent, r.first_seen, r.last_seen, r.resynced, r.resynced_at,
        case when r.epoch = h.epoch and r.revision <= h.head then h.head - r.revision end as lag,
        case when r.epoch = h.epoch and r.revision = h.head then 0.0
@@ -48,27 +48,11 @@ select r.client, r.cursor, r.revision, r.agent, r.first_seen, r.last_seen, r.res
   from journal.registry r
   join journal.head h on h.journal_id = r.journal_id
  where r.journal_id = $1
+   and ($5 is null or r.client = $5)
    and not journal.is_gone($1, r.client)
    and (coalesce(r.revision, -1), r.client) > (coalesce($2, -2), coalesce($3, '00000000-0000-0000-0000-000000000000'))
  order by coalesce(r.revision, -1), r.client
  limit $4;
-
--- One client.
-prepare client_named (int, uuid) as
-select r.client, r.cursor, r.revision, r.agent, r.first_seen, r.last_seen, r.resynced, r.resynced_at,
-       case when r.epoch = h.epoch and r.revision <= h.head then h.head - r.revision end as lag,
-       case when r.epoch = h.epoch and r.revision = h.head then 0.0
-            when r.epoch = h.epoch and r.revision < h.head
-            then extract(epoch from journal.now() - (select c.committed_at from journal.commit c
-                                                      where c.journal_id = $1 and c.revision > r.revision
-                                                      order by c.revision limit 1))::float8 end as lag_s,
-       journal.wanted(r, h) as resync,
-       coalesce((select k.pushed from journal.client k where k.journal_id = $1 and k.name = r.client), 0) as pushed
-  from journal.registry r
-  join journal.head h on h.journal_id = r.journal_id
- where r.journal_id = $1
-   and r.client = $2
-   and not journal.is_gone($1, r.client);
 
 -- The last pushes of a client, newest first.
 prepare pushes_of (int, uuid, int) as

@@ -11,7 +11,7 @@ import pytest
 
 from journal.service import compact
 from journal.store import compaction
-from tests.harness import Harness, Json, delete, eventually, insert, put, serving, update
+from tests.harness import Harness, Json, delete, eventually, insert, listening, put, serving, update
 
 ME = str(UUID(int=1))
 
@@ -299,11 +299,7 @@ async def test_pushes_go_on_while_much_is_removed(service: Harness) -> None:
 async def test_another_process_learns_of_the_horizon(service: Harness, tmp_path: Path) -> None:
     cursors = await history(service)
     async with serving(service.dsn, tmp_path, poll_s=3600.0) as other:
-
-        async def listens() -> bool:
-            return other.service.watch.listener.is_connected
-
-        await eventually(listens)
+        await listening(other)
         assert (await other.deltas(cursors[0])).status == 200
         await compacted(service, keep_revisions=4)
 

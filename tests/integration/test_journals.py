@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Harness, eventually, insert, serving, update
+from tests.harness import Harness, eventually, insert, listening, serving, update
 from tests.postgres import Server
 
 NAMES = ["a", "0", "a_-z", "9" * 63, "journals", "snapshot"]
@@ -43,11 +43,7 @@ async def knock(service: Harness, j: str) -> dict[str, int]:
 async def second(service: Harness, tmp_path: Path) -> AsyncIterator[Harness]:
     """Another process on the same database."""
     async with serving(service.dsn, tmp_path, poll_s=3600.0) as running:
-
-        async def listens() -> bool:
-            return running.service.watch.listener.is_connected
-
-        await eventually(listens)
+        await listening(running)
         yield running
 
 

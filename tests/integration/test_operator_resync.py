@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from journal.core import chain
-from tests.harness import Harness, Json, Reply, blocked_on_lock, eventually, insert, serving, update
+from tests.harness import Harness, Json, Reply, blocked_on_lock, eventually, insert, listening, serving, update
 from tests.oracle import Json as Data
 
 ME, YOU = str(UUID(int=1)), str(UUID(int=2))
@@ -208,11 +208,7 @@ async def test_who_waits_for_news_is_told_at_once(service: Harness) -> None:
 async def test_who_waits_at_another_process_is_told_at_once(service: Harness, tmp_path: Path) -> None:
     cursor = await pushed(service, insert("todo", "a"))
     async with serving(service.dsn, tmp_path, poll_s=3600.0) as other:
-
-        async def listens() -> bool:
-            return other.service.watch.listener.is_connected
-
-        await eventually(listens)
+        await listening(other)
         tail = await other.service.tails.of("j")
         waiting = asyncio.create_task(other.deltas(cursor, wait=50))
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.harness import Harness, Json, eventually, insert, serving, update
+from tests.harness import Harness, Json, eventually, insert, listening, serving, update
 from tests.proxy import Proxy, proxied
 
 LISTENING = (
@@ -35,11 +35,7 @@ async def pushed(service: Harness, *changes: Json, j: str = "j") -> str:
 async def two(service: Harness, tmp_path: Path) -> AsyncIterator[Two]:
     before = await pushed(service, insert("todo", "a"))
     async with proxied(service.dsn) as proxy, serving(proxy.dsn, tmp_path, poll_s=3600.0) as second:
-
-        async def listens() -> bool:
-            return second.service.watch.listener.is_connected
-
-        await eventually(listens)
+        await listening(second)
         assert (await second.head())["head"] == 1
         proxy.stall(b"journal listen")
         yield Two(service, second, proxy, before)
@@ -216,11 +212,7 @@ async def test_trap_18_who_removes_a_journal_that_was_made_again_removes_the_new
 async def test_who_waits_at_one_process_is_woken_by_a_push_to_another(service: Harness, tmp_path: Path) -> None:
     since = await pushed(service, insert("todo", "a"))
     async with serving(service.dsn, tmp_path, poll_s=3600.0) as second:
-
-        async def listens() -> bool:
-            return second.service.watch.listener.is_connected
-
-        await eventually(listens)
+        await listening(second)
         changed = (await second.service.tails.of("j")).changed
 
         async def somebody_waits() -> bool:

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from journal.service import registry
-from tests.harness import Harness, Json, eventually, insert, serving
+from tests.harness import Harness, Json, eventually, insert, listening, serving
 
 ME, YOU = str(UUID(int=1)), str(UUID(int=2))
 
@@ -342,11 +342,7 @@ async def test_another_process_that_knew_the_client_hears_that_it_is_forgotten(
 ) -> None:
     cursor = await pushed(service, insert("todo", "a"))
     async with serving(service.dsn, tmp_path, poll_s=3600.0) as other:
-
-        async def listens() -> bool:
-            return other.service.watch.listener.is_connected
-
-        await eventually(listens)
+        await listening(other)
         await other.deltas(cursor, client=ME)
         await other.pushed([insert("todo", "b")], client=ME, push=1)
         await other.service.registry.flush()

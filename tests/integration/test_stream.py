@@ -14,7 +14,7 @@ import pytest
 
 from journal.service import stream as streams
 from journal.web import sse
-from tests.harness import Harness, Json, delete, eventually, insert, serving, update
+from tests.harness import Harness, Json, delete, eventually, insert, listening, serving, update
 from tests.proxy import proxied
 
 ME, YOU = str(UUID(int=1)), str(UUID(int=2))
@@ -417,11 +417,7 @@ async def test_who_streams_is_seen_and_where_it_surely_is(service: Harness) -> N
 async def test_who_streams_at_another_process_is_told_at_once(service: Harness, tmp_path: Path) -> None:
     at = await pushed(service, insert("todo", "a"))
     async with serving(service.dsn, tmp_path, poll_s=3600.0) as other:
-
-        async def listens() -> bool:
-            return other.service.watch.listener.is_connected
-
-        await eventually(listens)
+        await listening(other)
         async with source(other, at) as told:
             await told.next()
             await pushed(service, insert("todo", "b"))
