@@ -242,17 +242,21 @@ async def test_what_cannot_be_written_does_not_end_the_registry(
         await eventually(is_written)
 
 
-async def test_clocks_of_processes_do_not_matter(service: Harness) -> None:
-    """A sighting comes with its age; here one that another process's clock put an hour ahead."""
+async def test_a_cursor_has_its_own_time_whenever_its_client_was_seen_since(service: Harness, tmp_path: Path) -> None:
+    """One process still holds an older cursor when the client pushes there: that makes the cursor no newer."""
     early = await pushed(service, insert("todo", "a"))
     late = await pushed(service, insert("todo", "b"))
-    await service.deltas(early, client=ME)
-    await clients(service)
-    await service.pushed([insert("todo", "c")], client=ME, push=1)
-    await service.deltas(late, client=ME)
-    await service.pushed([insert("todo", "d")], client=ME, push=2)
+    async with serving(service.dsn, tmp_path, registry_s=3600.0) as other:
+        await other.deltas(early, client=ME)
+        await service.deltas(late, client=ME)
+        await service.service.registry.flush()
+        before = await row(service)
+        await other.pushed([insert("todo", "c")], client=ME, push=1)
+        await other.service.registry.flush()
 
-    assert (await row(service))["cursor"] == late
+        after = await row(service)
+    assert (before["cursor"], after["cursor"]) == (late, late)
+    assert after["last_seen"] > before["last_seen"]
 
 
 async def test_a_forgotten_clients_late_sighting_is_not_listed(service: Harness) -> None:
