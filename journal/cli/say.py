@@ -4,6 +4,7 @@ The rule: whatever goes wrong in a way that a person can act on is one line that
 with --json it is the problem (RFC 9457) that the service sent, or one like it.
 """
 
+import asyncio
 import signal
 import sys
 from collections.abc import Iterator
@@ -99,8 +100,8 @@ def confirmed(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise Failed("not_confirmed", "nothing was done: this asks first, and there is no terminal to ask at", ASSENT)
-    err.print(f"{question} \\[y/N] ", end="")
     with _interruptible():
+        err.print(f"{question} \\[y/N] ", end="")
         answer = sys.stdin.readline()
     if answer.strip().lower() not in ("y", "yes"):
         raise Failed("not_confirmed", "nothing was done")
@@ -114,9 +115,19 @@ def _interruptible() -> Iterator[None]:
     """Ctrl-C ends what waits for a line; asyncio's own way would only cancel a task that cannot run meanwhile."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        if _is_cancelled():
+            raise KeyboardInterrupt  # it came just before
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _is_cancelled() -> bool:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no loop runs
+        return False
+    return task is not None and task.cancelling() > 0
 
 
 def count(number: int, thing: str) -> str:
