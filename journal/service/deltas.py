@@ -12,6 +12,7 @@ from uuid import UUID
 from journal.config import Memory
 from journal.core import digest
 from journal.core.consolidate import Fold
+from journal.core.cursor import Cursor
 from journal.service.answer import Answer, of_deltas
 from journal.service.pages import Pages
 from journal.service.rendered import Rendered
@@ -54,13 +55,7 @@ class Reader:
     async def _up_to_the_head(self, tail: Tail, page: Page) -> Answer:
         head = tail.head
         if self._holds(tail, page):
-            key = (head.id, head.epoch, head.chain, head.horizon,
-                   page.position, page.collections, page.limit, page.form)  # fmt: skip
-            shared = self.rendered.find(key)
-            if shared is None:
-                shared = self._from_memory(head, tail, page, None)
-                if shared is not None:
-                    self.rendered.keep(key, shared)
+            shared = self._shared(tail, page)
             if shared is not None:
                 if page.client is None or not shared.who_asks_matters:
                     return shared
@@ -76,6 +71,26 @@ class Reader:
         if (seen.epoch, seen.chain, seen.turn) == (head.epoch, head.chain, head.turn):
             self.rendered.keep(state_key, answer)
         return answer
+
+    def proven(self, tail: Tail, page: Page) -> Answer | None:
+        """What is owed to all who stand at `page` alike, if memory has it; who was called back is not looked at.
+
+        For a cursor whose collections are those that are asked for.
+        """
+        assert isinstance(page.since, Cursor)
+        return self._shared(tail, page) if tail.has(page.since) else None
+
+    def _shared(self, tail: Tail, page: Page) -> Answer | None:
+        """What an anonymous client is told of the ring's commits; None where they do not fit on a page."""
+        head = tail.head
+        key = (head.id, head.epoch, head.chain, head.horizon,
+               page.position, page.collections, page.limit, page.form)  # fmt: skip
+        known = self.rendered.find(key)
+        if known is None:
+            known = self._from_memory(head, tail, page, None)
+            if known is not None:
+                self.rendered.keep(key, known)
+        return known
 
     def _holds(self, tail: Tail, page: Page) -> bool:
         """Whether memory can answer: whatever it cannot prove, PostgreSQL's rows decide."""

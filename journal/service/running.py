@@ -14,6 +14,7 @@ from journal.service.changes import Changes
 from journal.service.compact import Compaction
 from journal.service.deltas import Reader
 from journal.service.erase import Erasure
+from journal.service.fanout import Fanout
 from journal.service.journals import Journals
 from journal.service.operations import Operations
 from journal.service.operators import Operators
@@ -48,6 +49,7 @@ class Service:
         self.journals = Journals(self.database, self.tails, self.snapshots, self.verify.indexes)
         self.atoms = Atoms(self.database, self.tails)
         self.registry = Registry(self.database, self.tails, settings.registry_s)
+        self.fanout = Fanout(self.reader, self.tails, self.registry)
         self.resync = Resync(self.database, self.tails)
         self.operations = Operations(self.database, self.tails)
         self.compaction = Compaction(self.database, self.tails)

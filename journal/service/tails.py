@@ -83,10 +83,13 @@ class Tail:
         """Whether memory can prove that `since` goes on, and has everything after it."""
         if isinstance(since, int):
             return max(self.start, self.head.horizon) <= since <= self.head.head
+        return self.has(since) and since.round_base >= self.head.floor
+
+    def has(self, since: Cursor) -> bool:
+        """The same, but for who was asked to start again."""
         return (
             since.epoch == self.head.epoch
             and since.revision >= self.head.horizon
-            and since.round_base >= self.head.floor
             and self.chains.get(since.revision) == since.chain
         )
 

@@ -1,18 +1,27 @@
-"""Server-sent events over aiohttp: sending a stream's frames, and noticing who does not read (protocol, section 9)."""
+"""Server-sent events over aiohttp: a stream's way to its reader's socket, and who does not read (protocol, section 9).
+
+What many are told goes from memory to their sockets without aiohttp: framed once, one system call each.
+"""
 
 import asyncio
 import contextlib
+import os
+import socket
+from functools import lru_cache
 
 from aiohttp import web
 
 from journal.errors import Fault, InvalidRequest, Unavailable
+from journal.service.rounds import page
 from journal.service.running import Service
-from journal.service.stream import Stream, stream_page
+from journal.service.stream import Stream
 from journal.web import parameters as read
 from journal.web import send
 
 PATIENCE_S = 60.0  # for a reader that takes nothing
+LOOK_S = 0.05
 PART_BYTES = 64 << 10
+UNSENT_BYTES = 128 << 10  # what the kernel keeps for a slow reader besides what is on its way
 HEADERS = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-store",
@@ -29,34 +38,91 @@ async def stream(service: Service, request: web.Request) -> web.StreamResponse:
         asked["since"] = read.since(request.headers["Last-Event-ID"])
     if "since" not in asked:
         raise InvalidRequest([Fault("/since", "missing")])
-    page = stream_page(asked["since"], collections=asked.get("collections"), client=asked.get("client"))
+    since, collections, client = asked["since"], asked.get("collections"), asked.get("client")
+    page(since, collections=collections, client=client)
     with contextlib.suppress(Unavailable):  # then it is found out by the stream
         await service.tails.of(journal)
-        if page.client is not None:
-            await service.registry.admit(journal, page.client)
+        if client is not None:
+            await service.registry.admit(journal, client)
     response = web.StreamResponse(headers=HEADERS | send.identified())
     await response.prepare(request)
     if request.method == "HEAD":
         await response.write_eof()
         return response
+    sink = Sink(request, response)
     agent = request.headers.get("User-Agent")
-    told = Stream(service.reader, service.tails, service.registry, journal, page)
+    told = Stream(service.fanout, journal, since, sink, collections=collections, client=client, agent=agent)
     try:
-        async with contextlib.aclosing(told.frames()) as frames:
-            async for frame in frames:
-                for piece in frame:
-                    await _write(response, piece)
-                if page.client is not None:
-                    service.registry.saw(journal, page.client, told.cursor, agent)
+        await told.run()
         await response.write_eof()
     except TimeoutError:
-        if request.transport is not None:
-            request.transport.abort()
+        sink.abort()
     return response
 
 
-async def _write(response: web.StreamResponse, piece: bytes) -> None:
-    """Write in small parts, each with the same patience: who reads slowly but steadily is not cut off."""
-    for start in range(0, len(piece), PART_BYTES):
-        async with asyncio.timeout(PATIENCE_S):
-            await response.write(piece[start : start + PART_BYTES])
+class Sink:
+    """A response's socket."""
+
+    def __init__(self, request: web.Request, response: web.StreamResponse) -> None:
+        assert request.transport is not None
+        self._response, self._transport = response, request.transport
+        self._is_chunked = "Transfer-Encoding" in response.headers
+        connection = request.transport.get_extra_info("socket")
+        self._file = connection.fileno()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for option, value in _OPTIONS:
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._transport.abort()
+
+    async def ready(self) -> None:
+        """Wait until the reader has taken all that was sent, for as long as it takes something now and then."""
+        loop = asyncio.get_running_loop()
+        left, deadline = self._unsent(), loop.time() + PATIENCE_S
+        while left:
+            await asyncio.sleep(LOOK_S)
+            before, left = left, self._unsent()
+            if left < before:
+                deadline = loop.time() + PATIENCE_S
+            elif loop.time() > deadline:
+                raise TimeoutError
+
+    async def send(self, data: bytes) -> None:
+        """Send in small parts, each with the same patience: who reads slowly but steadily is not cut off."""
+        for start in range(0, len(data), PART_BYTES):
+            async with asyncio.timeout(PATIENCE_S):
+                await self._response.write(data[start : start + PART_BYTES])
+
+    def send_now(self, data: bytes) -> bool:
+        """Send to a reader that has taken everything, or else not at all."""
+        if self._transport.is_closing() or self._unsent():
+            return False
+        framed = _framed(data) if self._is_chunked else data
+        try:
+            sent = os.write(self._file, framed)
+        except BlockingIOError:
+            return False
+        except OSError:
+            self.abort()
+            return False
+        if sent < len(framed):
+            self._transport.write(framed[sent:])
+        return True
+
+    def _unsent(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+
+_OPTIONS = [
+    (getattr(socket, name), value)
+    for name, value in (("TCP_NOTSENT_LOWAT", UNSENT_BYTES), ("TCP_USER_TIMEOUT", round(1000 * PATIENCE_S)))
+    if hasattr(socket, name)
+]
+
+
+@lru_cache(maxsize=4)
+def _framed(data: bytes) -> bytes:
+    """A chunk of HTTP/1.1 (RFC 9112, section 7.1), made once for what many are told."""
+    return b"%x\r\n%b\r\n" % (len(data), data)

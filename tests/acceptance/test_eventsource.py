@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page
 
+from tests.cutting import cutting
 from tests.harness import Json, eventually, insert
 from tests.subprocess_service import Remote, serving_apart
 
@@ -71,6 +72,51 @@ async def test_p9_it_lives_through_kills_and_stops_and_neither_loses_nor_doubles
     ends = [0, *(int(cursor.split(":")[1]) for _, cursor in ids)]
     assert [since for since, _ in ids] == ends[:-1]
     assert await page.evaluate("opened") == 5
+
+
+# Four at once: a browser opens six connections to a host.
+OPEN_FOUR = """() => {
+  window.streams = [0, 1, 2, 3].map(() => {
+    const stream = { seen: [], ids: [], opened: 0 };
+    const source = new EventSource("/v1/journals/j/stream?since=0");
+    source.onopen = () => stream.opened++;
+    source.addEventListener("deltas", event => {
+      const told = JSON.parse(event.data);
+      stream.seen.push(...told.deltas.map(delta => delta.atom));
+      stream.ids.push([told.since, event.lastEventId]);
+    });
+    return stream;
+  });
+}"""
+
+
+async def test_p9_it_lives_through_connections_that_break_inside_of_events(service: Remote, browser: Browser) -> None:
+    names = []
+    async with cutting(int(service.url.rpartition(":")[2]), cuts=24) as proxy:
+        page = await browser.new_page()
+        await page.goto(f"{proxy.url}/console")
+        await page.evaluate(OPEN_FOUR)
+        while proxy.left:
+            names.append(f"{len(names)}")
+            await service.pushed([insert("todo", names[-1])])
+            await asyncio.sleep(0.05)
+        names.append("after the last cut")
+        await service.pushed([insert("todo", names[-1])])
+
+        async def have_seen_all() -> bool:
+            least: int = await page.evaluate("Math.min(...streams.map(stream => stream.seen.length))")
+            return least >= len(names)
+
+        await eventually(have_seen_all, seconds=60)
+        streams: list[Json] = await page.evaluate("streams")
+        await page.close()
+
+    for stream in streams:
+        assert stream["seen"] == names
+        ends = [0, *(int(cursor.split(":")[1]) for _, cursor in stream["ids"])]
+        assert [since for since, _ in stream["ids"]] == ends[:-1]
+        assert stream["opened"] > 1
+    assert proxy.in_events >= 12
 
 
 async def test_p8_it_is_told_of_a_resync_at_once(service: Remote, page: Page) -> None:

@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from journal.service import stream as streams
+from journal.service import fanout
 from journal.web import sse
 from tests.harness import Harness, Json, delete, eventually, insert, listening, serving, update
 from tests.proxy import proxied
@@ -132,7 +132,7 @@ async def test_last_event_id_goes_before_since(service: Harness) -> None:
 async def test_much_that_was_missed_comes_in_pages_and_nothing_twice(
     service: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "LIMIT", 10)
+    monkeypatch.setattr(fanout, "LIMIT", 10)
     for n in range(6):
         await pushed(service, *(insert("todo", f"{n}-{m}") for m in range(7)))
     seen: list[str] = []
@@ -166,7 +166,7 @@ async def test_large_deltas_come_whole(service: Harness) -> None:
 
 
 async def test_trap_9_a_quiet_filter_advances_by_bookmarks(service: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "BOOKMARK_S", 0.2)
+    monkeypatch.setattr(fanout, "BOOKMARK_S", 0.2)
     at = await pushed(service, insert("todo", "a"))
     async with source(service, at, collections="note") as told:
         await told.next()
@@ -180,7 +180,7 @@ async def test_trap_9_a_quiet_filter_advances_by_bookmarks(service: Harness, mon
 
 
 async def test_a_burst_becomes_few_events(service: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "TICK_S", 0.5)
+    monkeypatch.setattr(fanout, "TICK_S", (0.5, 0.5))
     at = await pushed(service, insert("todo", "a"))
     async with source(service, at) as told:
         await told.next()
