@@ -49,7 +49,7 @@ class Erasure:
             await self.tails.refresh_locked(connection, tail)
             group = await self._deleted(connection, tail, collection, atom)
             at = await group.append(connection)
-            head = group.states[journal].head_now()
+            head = group.states[journal].after
             is_there = (collection, atom) in group.states[journal].atoms
             if is_there:
                 number = head.collections[collection].id

@@ -47,16 +47,37 @@ class Asked(msgspec.Struct, eq=False):
 
 
 class Group:
-    """Pushes that are decided one after the other and recorded together."""
+    """Pushes that are decided one after the other and recorded together.
 
-    def __init__(self, limits: Limits, tails: dict[str, Tail], *, is_locked: bool) -> None:
-        self.limits, self.tails, self.is_locked = limits, tails, is_locked
-        self.states = {name: Standing(tail) for name, tail in tails.items()}
+    `before`: a sealed group whose recording is under way. This one is decided on what that one leaves, and is void
+    if that is recorded otherwise.
+    """
+
+    def __init__(
+        self, limits: Limits, tails: dict[str, Tail], *, is_locked: bool, before: "Group | None" = None
+    ) -> None:
+        self.limits, self.is_locked = limits, is_locked
+        self._before, self._is_sealed = before, False
+        self.states: dict[str, Standing] = {}
         self.recording = Recording(heads=[], commits=[], atoms={}, clients={}, pushes=[], keys=[], old_atoms=set())
         self.answers: list[tuple[Asked, Decided | JournalError]] = []
+        self.decided: dict[tuple[int, int, int], Decided | None] = {}
+        self.decided_keys: dict[tuple[int, str], Decided] = {}
+        self.chains: dict[tuple[int, int], bytes] = {}
+        if before is not None:
+            self.recording.old_atoms.update(before.recording.atoms)
+            self.decided.update({push[:3]: push[3] for push in before.recording.pushes})
+            self.decided_keys.update({key[:2]: key[2] for key in before.recording.keys})
+        self.admit(tails)
+
+    def admit(self, tails: dict[str, Tail]) -> None:
+        """Let pushes to these journals in."""
+        for name, tail in tails.items():
+            if name not in self.states:
+                self.states[name] = Standing(tail, None if self._before is None else self._before.states.get(name))
 
     async def load(self, connection: Connection, asked: Sequence[Asked]) -> None:
-        """What the group is decided on."""
+        """What some pushes are to be decided on; their journals were let in."""
         await self._load_clients(connection, asked)
         await self._load_decided(connection, asked)
         await self._load_chains(connection, asked)
@@ -68,7 +89,7 @@ class Group:
                 if collection is not None:
                     keys[head.id, collection.id, change.atom] = None
         found = await record.atoms(connection, list(keys))
-        self.recording.old_atoms = set(found)
+        self.recording.old_atoms.update(found)
         by_id = {state.head.id: state for state in self.states.values()}
         for (journal, collection_id, atom), state in found.items():
             by_id[journal].load_atom(collection_id, atom, state)
@@ -79,11 +100,11 @@ class Group:
         wanted = {
             (self.states[one.journal].head.id, one.client): self.states[one.journal]
             for one in asked
-            if one.client is not None and one.client not in self.states[one.journal].tail.clients
+            if one.client is not None and self.states[one.journal].client(one.client) is None
         }
         known, highest = await record.clients(connection, list(wanted))
         for (journal, name), state in wanted.items():
-            state.highest_client = highest[journal]
+            state.highest_client = max(state.highest_client, highest[journal])
             client = known.get((journal, name))
             if client is not None:
                 state.tail.remember_client(name, client)
@@ -96,21 +117,28 @@ class Group:
             if one.number is not None and client is not None and one.number <= client.pushed:
                 numbers.append((state.head.id, client.id, one.number))
         keys = [(self.states[one.journal].head.id, one.key) for one in asked if one.key is not None]
-        self.decided = await record.decided_pushes(connection, list(dict.fromkeys(numbers)))
-        self.decided_keys = await record.decided_keys(connection, list(dict.fromkeys(keys)))
+        numbers = [number for number in dict.fromkeys(numbers) if number not in self.decided]
+        keys = [key for key in dict.fromkeys(keys) if key not in self.decided_keys]
+        self.decided |= await record.decided_pushes(connection, numbers)
+        self.decided_keys |= await record.decided_keys(connection, keys)
 
     async def _load_chains(self, connection: Connection, asked: Sequence[Asked]) -> None:
         places: dict[tuple[int, int], None] = {}
+        based: dict[str, list[Asked]] = {}
         for one in asked:
-            tail = self.tails[one.journal]
-            if one.base is not None and one.base.revision not in tail.chains and one.base.revision <= tail.head.head:
-                places[tail.head.id, one.base.revision] = None
-        self.chains = await record.chains_at(connection, list(places))
-        for name, tail in self.tails.items():
-            based = [one for one in asked if one.journal == name and one.base is not None]
-            self.states[name].floors = await floors_for(
-                connection, tail.head, [one.base for one in based], [one.client for one in based]
+            if one.base is None:
+                continue
+            state = self.states[one.journal]
+            based.setdefault(one.journal, []).append(one)
+            if not state.knows_chain(one.base.revision) and one.base.revision <= state.head.head:
+                places[state.head.id, one.base.revision] = None
+        self.chains |= await record.chains_at(connection, list(places))
+        for name, pushes in based.items():
+            state = self.states[name]
+            found = await floors_for(
+                connection, state.head, [one.base for one in pushes], [one.client for one in pushes]
             )
+            state.floors += [floor for floor in found if floor not in state.floors]
 
     def settle(self, asked: Asked) -> None:
         """Decide the next push on what those before it left."""
@@ -214,20 +242,24 @@ class Group:
             state.clients[asked.client] = client
             self.recording.clients[journal, client.id] = (asked.client, client.pushed)
 
-    async def append(self, connection: Connection) -> datetime | None:
-        """Record it; None where there was nothing to."""
+    def seal(self) -> None:
+        """No push is decided any more: what the group comes to is known."""
+        self._before, self._is_sealed = None, True
         touched = {commit.journal for commit in self.recording.commits}
         touched |= {journal for journal, _ in self.recording.clients}
         touched |= {journal for journal, _, _ in self.recording.keys}
+        for state in self.states.values():
+            if state.head.id in touched:
+                state.write()
+        self.recording.heads = [(state.head, state.after) for state in self.states.values() if state.is_written]
+
+    async def append(self, connection: Connection) -> datetime | None:
+        """Record it; None where there was nothing to."""
+        if not self._is_sealed:
+            self.seal()
         if not self.is_locked:
-            await self._confirm(connection, [head for head in self._heads() if head.id not in touched])
-        if self.recording.is_empty:
-            return None
-        states = [state for state in self.states.values() if state.head.id in touched]
-        for state in states:
-            state.is_written = True
-        self.recording.heads = [(state.head, state.head_now()) for state in states]
-        return await record.append(connection, self.recording)
+            await self._confirm(connection, [state.head for state in self.states.values() if not state.is_written])
+        return None if self.recording.is_empty else await record.append(connection, self.recording)
 
     async def _confirm(self, connection: Connection, untouched: list[Head]) -> None:
         """Stale where memory was behind: nothing else compares it where all was refused, unchanged or replayed."""
@@ -235,9 +267,6 @@ class Group:
             turns = await heads.turns(connection, [head.id for head in untouched])
             if any(turns.get(head.id) != (head.turn, head.chain) for head in untouched):
                 raise Stale
-
-    def _heads(self) -> list[Head]:
-        return [state.head for state in self.states.values()]
 
     def publish(self, tails: Tails, at: datetime | None) -> None:
         """Tell this process's memory, and then who waits for an answer."""
@@ -256,34 +285,47 @@ class Group:
 
 
 class Standing:
-    """A journal during a group: `head` as memory has it, the rest as the group has left it so far."""
+    """A journal during a group: `head` as the group found it, `after` as it leaves it, the rest as it has so far.
 
-    def __init__(self, tail: Tail) -> None:
+    `before`: the journal in the group before, which is being recorded.
+    """
+
+    def __init__(self, tail: Tail, before: "Standing | None" = None) -> None:
         self.tail = tail
-        self.head = tail.head
-        self.revision, self.chain = tail.head.head, tail.head.chain
-        self.collections = dict(tail.head.collections)
-        self.policies = {name: k.policy for name, k in tail.head.collections.items() if k.policy is not None}
-        self.atoms: dict[Key, AtomState] = {}
-        self.chains: dict[int, str] = {}
+        self.head: Head = tail.head if before is None else before.after
+        self.after: Head = self.head
+        self.revision, self.chain = self.head.head, self.head.chain
+        self.collections = dict(self.head.collections)
+        self.policies = {name: k.policy for name, k in self.head.collections.items() if k.policy is not None}
+        self.atoms: dict[Key, AtomState] = {} if before is None else dict(before.decided)
+        self.decided: dict[Key, AtomState] = {}
+        self.chains: dict[int, str] = {} if before is None else dict(before.chains)
         self.commits: list[NewCommit] = []
         self.clients: dict[UUID, Client] = {}
         self.floors: list[Floor] = []
-        self.highest_client = 0
+        self.highest_client: int = 0 if before is None else before.highest_client
         self.is_written = False
-        self._names = {collection.id: collection.name for collection in tail.head.collections.values()}
+        self._clients_before = {} if before is None else before.clients
+        self._names = {collection.id: collection.name for collection in self.head.collections.values()}
         self._last_collection = max(self._names, default=0)
 
     def load_atom(self, collection: int, atom: str, state: AtomState) -> None:
-        self.atoms[self._names[collection], atom] = state
+        self.atoms.setdefault((self._names[collection], atom), state)
 
     def client(self, name: UUID | None) -> Client | None:
         if name is None:
             return None
-        return self.clients.get(name) or self.tail.clients.get(name)
+        return self.clients.get(name) or self._clients_before.get(name) or self.tail.clients.get(name)
 
-    def head_now(self) -> Head:
-        return msgspec.structs.replace(self.head, head=self.revision, chain=self.chain, collections=self.collections)
+    def knows_chain(self, revision: int) -> bool:
+        return revision in self.tail.chains or revision in self.chains
+
+    def write(self) -> None:
+        """Something of the journal is going to be recorded."""
+        self.is_written = True
+        self.after = msgspec.structs.replace(
+            self.head, head=self.revision, chain=self.chain, turn=self.head.turn + 1, collections=self.collections
+        )
 
     def go_on(self, decision: decide.Decision) -> None:
         """Take a commit's changes: count what lives, and keep the digests."""
@@ -293,6 +335,7 @@ class Standing:
         for (name, atom), now in decision.atoms.items():
             self.collections[name] = self._counted(name, atom, now)
         self.atoms.update(decision.atoms)
+        self.decided.update(decision.atoms)
 
     def _counted(self, name: str, atom: str, now: AtomState) -> Collection:
         collection = self.collections.get(name)
@@ -309,11 +352,10 @@ class Standing:
 
     def publish(self, tails: Tails, at: datetime) -> None:
         if self.tail.head is self.head:
-            head = msgspec.structs.replace(self.head_now(), turn=self.head.turn + 1)
             commits = [
                 Commit(c.first, c.revision, c.client, c.at or at, c.chain, tuple(c.changes)) for c in self.commits
             ]
-            self.tail.advance(head, commits)
+            self.tail.advance(self.after, commits)
             tails.grown(self.tail)
             for name, client in self.clients.items():
                 self.tail.remember_client(name, client)

@@ -6,6 +6,7 @@ from journal.core import chain, digest
 from journal.core.cursor import Cursor
 from journal.core.model import Policy
 from journal.errors import Fault, InvalidRequest, JournalNotFound
+from journal.service.answer import MEDIA, Answer
 from journal.service.indexes import Indexes
 from journal.service.judge import judged
 from journal.service.snapshots import Snapshots
@@ -53,6 +54,12 @@ class Journals:
         """Where a journal stands, from memory."""
         return await self.tails.of(name)
 
+    def head(self, tail: Tail) -> Answer:
+        """What is told of a journal's head, made once for all who ask."""
+        if tail.answer is None or tail.answer[0] is not tail.head:
+            tail.answer = tail.head, _head_of(tail.head)
+        return tail.answer[1]
+
     async def collections(self, name: str) -> CollectionsAnswer:
         """A journal's collections, by name."""
         head = (await self.tails.of(name)).head
@@ -82,6 +89,11 @@ class Journals:
             await judged(connection, head, msgspec.structs.replace(at, collections=None), collections=collections)
         told = msgspec.structs.replace(at, collections=collections)
         return CursorAnswer(head.epoch, at.revision, str(told))
+
+
+def _head_of(head: Head) -> Answer:
+    tag = f"{head.epoch}:{head.head}:{head.chain[:8].hex()}:{head.horizon}"
+    return Answer(MEDIA["json"], msgspec.json.encode(head_answer(head)), tag, coded={})
 
 
 def head_answer(head: Head) -> HeadAnswer:

@@ -15,6 +15,7 @@ from journal.core import chain
 from journal.core.cursor import Cursor
 from journal.core.names import journal_ok
 from journal.errors import JournalGone, JournalNotFound, Unavailable
+from journal.service.answer import Answer
 from journal.service.shared import Shared
 from journal.store import heads
 from journal.store.database import Connection, Database
@@ -34,11 +35,17 @@ class Tail:
         self.changed = asyncio.Event()
         self.clients: OrderedDict[UUID, Client] = OrderedDict()
         self.admitted: set[str] = set()  # clients that are known not to be forgotten
-        self.is_being_written = False
+        self.writers = 0
+        self.answer: tuple[Head, Answer] | None = None  # what a head was told as
         self.heard_turn = head.turn
         self.foreign_at = float("-inf")  # when another process was last seen to write here
         self.counted_bytes = 0
         self._forget_ring(head)
+
+    @property
+    def is_being_written(self) -> bool:
+        """Whether a group of this process is being decided or recorded: memory learns of nothing else meanwhile."""
+        return self.writers > 0
 
     def _forget_ring(self, head: Head) -> None:
         self.start = head.head

@@ -1,11 +1,13 @@
 """Watching: notifications as they come, and a look at PostgreSQL's rows every few seconds besides."""
 
 import asyncio
-import contextlib
+import logging
 
 from journal.errors import Unavailable
 from journal.service.tails import Tails
 from journal.store.listener import Listener
+
+_log = logging.getLogger(__name__)
 
 
 class Watch:
@@ -27,5 +29,9 @@ class Watch:
             await self._compare()
 
     async def _compare(self) -> None:
-        with contextlib.suppress(Unavailable):
+        try:
             await self.tails.compare()
+        except Unavailable:
+            pass
+        except Exception:
+            _log.exception("comparing failed, and is tried again")

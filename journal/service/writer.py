@@ -1,22 +1,24 @@
 """The writer: one task a process takes every push that waits, decides them in order and records them at once.
 
 A group costs two round trips: what it is decided on is loaded without a lock, and recorded only if no journal has
-moved on since memory last saw it (journal.append compares turn and chain). Where another process writes too, the
-group is decided again under the lock. A journal whose head somebody holds goes on in a lane of its own, so that
-it delays nobody else. A push that fails does not fail its neighbours.
+moved on since memory last saw it (journal.append compares turn and chain). While one group is recorded the next is
+decided on what it will leave, and grows until its turn has come; if the first comes to anything else, the next is
+decided again. Where another process writes too, a group is decided under the lock. A journal whose head somebody
+holds goes on in a lane of its own, so that it delays nobody else. A push that fails does not fail its neighbours.
 """
 
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from journal.config import MIB, Limits
 from journal.errors import JournalNotFound, Stale, Unavailable
 from journal.service.group import Asked, Group
 from journal.service.tails import Tail, Tails
 from journal.store import record
-from journal.store.database import Connection, Database, LockBusy
+from journal.store.database import Database, LockBusy
 from journal.store.record import Decided
 
 GROUP_PUSHES = 512
@@ -57,11 +59,15 @@ class Writer:
 
     async def run(self) -> None:
         """Work until `close`; then what waits is finished first."""
+        before: _Flight | None = None
         while self._waiting or not self._is_closing:
-            if not self._waiting:
+            if self._waiting:
+                before = await self._next(before)
+            else:
                 self._wake.clear()
                 await self._wake.wait()
-            await self._group(self._take(self._waiting))
+        if before is not None:
+            await before.recording
         await asyncio.gather(*self._lanes.values())
 
     def close(self) -> None:
@@ -69,25 +75,80 @@ class Writer:
         self._is_closing = True
         self._wake.set()
 
-    def _take(self, waiting: deque[Asked]) -> list[Asked]:
+    def _take(self, waiting: deque[Asked], room: "_Room | None" = None) -> list[Asked]:
+        """Those of the waiting that fit into a group; at least one, if it is not there yet."""
+        room = _Room() if room is None else room
         taken: list[Asked] = []
-        changes = size = 0
-        while waiting and len(taken) < GROUP_PUSHES:
-            asked = waiting[0]
-            changes, size = changes + len(asked.changes), size + asked.size
-            if taken and (changes > GROUP_CHANGES or size > GROUP_BYTES):
-                break
-            waiting.popleft()
+        while waiting and room.fits(waiting[0]):
+            asked = waiting.popleft()
             if asked.journal in self._held and waiting is self._waiting:
                 self._held[asked.journal].append(asked)
             else:
+                room.take(asked)
                 taken.append(asked)
         return taken
 
-    async def _group(self, asked: list[Asked]) -> None:
+    async def _next(self, before: "_Flight | None") -> "_Flight | None":
+        """Decide a group while the one before is recorded, then let it be recorded; None where it is done already."""
+        if before is not None and before.recording.done():
+            before = None
+        flight, room = _Flight(self.limits, before), _Room()
+        asked = self._take(self._waiting, room)
+        try:
+            await self._grow(flight, asked)
+            while before is not None and not before.recording.done():
+                self._wake.clear()
+                if more := self._take(self._waiting, room):
+                    asked += more
+                    await self._grow(flight, more)
+                else:
+                    await self._more_or(before.recording)
+        except Exception:  # whatever it is, it shows where the group is decided by itself
+            flight.is_void = True
+        if before is not None:
+            await before.recording
+            flight.is_void |= before.is_void
+        if flight.is_void:
+            flight.end(self.tails)
+            self._waiting.extendleft(reversed([one for one in asked if not _done(one)]))
+            await self._group(self._take(self._waiting))
+            return None
+        flight.group.seal()
+        flight.recording = asyncio.create_task(self._fly(flight, asked))
+        return flight
+
+    async def _more_or(self, recording: "asyncio.Future[None]") -> None:
+        """Wait until there is more to decide, or the recording is over."""
+        woken = asyncio.ensure_future(self._wake.wait())
+        futures: list[asyncio.Future[Any]] = [recording, woken]
+        await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+        woken.cancel()
+
+    async def _grow(self, flight: "_Flight", asked: list[Asked]) -> None:
+        """Decide more pushes in a group that is not recorded yet; Stale where that takes more than memory knows."""
+        tails = await self._tails(asked, is_fresh=False)
+        now = asyncio.get_running_loop().time()
+        if any(now - tail.foreign_at < CONTENDED_S for tail in tails.values()):
+            raise Stale
+        flight.begin(tails)
+        asked = [one for one in asked if one.journal in tails]
+        if asked:
+            async with self.database.reading() as connection:
+                await flight.group.load(connection, asked)
+            for one in asked:
+                flight.group.settle(one)
+
+    async def _fly(self, flight: "_Flight", asked: list[Asked]) -> None:
+        """Record a group that is decided; where that does not work, all is done again with it."""
+        try:
+            await self._group(asked, flight)
+        finally:
+            flight.end(self.tails)
+
+    async def _group(self, asked: list[Asked], flight: "_Flight | None" = None) -> None:
         """Answer a group; a journal that is held by somebody is left to a lane of its own."""
         try:
-            await self._settle(asked)
+            await self._settle(asked, flight=flight)
         except LockBusy:
             for journal in dict.fromkeys(one.journal for one in asked):
                 held = self._held[journal] = deque(one for one in asked if one.journal == journal and not _done(one))
@@ -116,14 +177,19 @@ class Writer:
                 if asyncio.get_running_loop().time() > deadline:
                     _fail(group, Unavailable(f"somebody holds {journal}: {error}"))
 
-    async def _settle(self, asked: list[Asked], *, patience_s: float | None = None) -> None:
+    async def _settle(
+        self, asked: list[Asked], *, patience_s: float | None = None, flight: "_Flight | None" = None
+    ) -> None:
         """Answer each; LockBusy is for the caller, every other error for the one it concerns."""
         deadline = asyncio.get_running_loop().time() + RETRIES_S
         broken, are_apart = 0, False
         while asked := [one for one in asked if not _done(one)]:
             for part in [[one] for one in asked] if are_apart else [asked]:
                 try:
-                    await self._record(part, patience_s)
+                    if flight is None or flight.is_void:
+                        await self._record(part, patience_s)
+                    else:
+                        await self._launch(flight)
                 except LockBusy:
                     raise
                 except Unavailable as error:
@@ -141,32 +207,27 @@ class Writer:
                     are_apart = True
             are_apart = are_apart or broken > 1  # the cause may be one of them
 
-    async def _record(self, asked: list[Asked], patience_s: float | None) -> None:
-        """Decide a group and record it, while its journals learn of nothing from elsewhere."""
-        tails = await self._tails(asked)
-        asked = [one for one in asked if one.journal in tails]
-        for tail in tails.values():
-            tail.is_being_written = True
-        try:
-            if asked and not await self._record_unlocked(asked, tails, patience_s):
-                await self._record_locked(asked, tails, patience_s)
-        finally:
-            for tail in tails.values():
-                tail.is_being_written = False
-                self.tails.catch_up(tail)
-
-    async def _record_unlocked(self, asked: list[Asked], tails: dict[str, Tail], patience_s: float | None) -> bool:
-        """Whether the group was recorded on what memory knows, which only works where nobody else writes."""
-        now = asyncio.get_running_loop().time()
-        if patience_s is not None or any(now - tail.foreign_at < CONTENDED_S for tail in tails.values()):
-            return False
+    async def _launch(self, flight: "_Flight") -> None:
+        """Record what is decided."""
+        flight.is_void = True  # until it has worked
         try:
             async with self.database.writing() as connection:
-                group = await self._decide(connection, asked, tails, is_locked=False)
-                group.publish(self.tails, await group.append(connection))
+                flight.group.publish(self.tails, await flight.group.append(connection))
         except Stale:
-            return False
-        return True
+            return  # decided again, as it is not answered
+        flight.is_void = False
+
+    async def _record(self, asked: list[Asked], patience_s: float | None) -> None:
+        """Decide a group and record it, under the lock, while its journals learn of nothing from elsewhere."""
+        tails = await self._tails(asked, is_fresh=True)
+        asked = [one for one in asked if one.journal in tails]
+        if not asked:
+            return
+        _begin(tails.values())
+        try:
+            await self._record_locked(asked, tails, patience_s)
+        finally:
+            _end(tails.values(), self.tails)
 
     async def _record_locked(self, asked: list[Asked], tails: dict[str, Tail], patience_s: float | None) -> None:
         """The same under the lock, on what PostgreSQL's own rows say."""
@@ -174,11 +235,15 @@ class Writer:
             await record.lock(connection, sorted(tail.head.id for tail in tails.values()), patience_s=patience_s)
             for tail in tails.values():
                 await self.tails.refresh_locked(connection, tail)
-            group = await self._decide(connection, asked, tails, is_locked=True)
+            group = Group(self.limits, tails, is_locked=True)
+            await group.load(connection, asked)
+            for one in asked:
+                group.settle(one)
             at = await group.append(connection)
         group.publish(self.tails, at)
 
-    async def _tails(self, asked: list[Asked]) -> dict[str, Tail]:
+    async def _tails(self, asked: list[Asked], *, is_fresh: bool) -> dict[str, Tail]:
+        """The journals; those that memory is behind of are looked at again, or Stale where that is not `is_fresh`."""
         tails: dict[str, Tail] = {}
         for name in dict.fromkeys(one.journal for one in asked):
             try:
@@ -186,6 +251,8 @@ class Writer:
                 behind = [
                     one for one in asked if one.journal == name and one.base and one.base.revision > tail.head.head
                 ]
+                if behind and not is_fresh:
+                    raise Stale
                 if behind:
                     await self.tails.refresh(tail)
             except JournalNotFound as error:
@@ -193,14 +260,57 @@ class Writer:
                 _fail([one for one in asked if one.journal == name], error)
         return tails
 
-    async def _decide(
-        self, connection: Connection, asked: list[Asked], tails: dict[str, Tail], *, is_locked: bool
-    ) -> Group:
-        group = Group(self.limits, tails, is_locked=is_locked)
-        await group.load(connection, asked)
-        for one in asked:
-            group.settle(one)
-        return group
+
+class _Room:
+    """How much of a group's room is taken."""
+
+    def __init__(self) -> None:
+        self.pushes = self.changes = self.bytes = 0
+
+    def fits(self, asked: Asked) -> bool:
+        return self.pushes == 0 or (
+            self.pushes < GROUP_PUSHES
+            and self.changes + len(asked.changes) <= GROUP_CHANGES
+            and self.bytes + asked.size <= GROUP_BYTES
+        )
+
+    def take(self, asked: Asked) -> None:
+        self.pushes += 1
+        self.changes += len(asked.changes)
+        self.bytes += asked.size
+
+
+class _Flight:
+    """A group on its way: decided on what the one before leaves, then recorded. `is_void`: not as it was decided."""
+
+    recording: "asyncio.Future[None]"
+
+    def __init__(self, limits: Limits, before: "_Flight | None") -> None:
+        self.group: Group = Group(limits, {}, is_locked=False, before=None if before is None else before.group)
+        self.is_void = False
+        self._tails: dict[str, Tail] = {}
+
+    def begin(self, tails: dict[str, Tail]) -> None:
+        """Let pushes to these journals in."""
+        new = {name: tail for name, tail in tails.items() if name not in self._tails}
+        _begin(new.values())
+        self._tails |= new
+        self.group.admit(new)
+
+    def end(self, tails: Tails) -> None:
+        """What it wrote is written, or it is void."""
+        _end(self._tails.values(), tails)
+
+
+def _begin(written: Iterable[Tail]) -> None:
+    for tail in written:
+        tail.writers += 1
+
+
+def _end(written: Iterable[Tail], tails: Tails) -> None:
+    for tail in written:
+        tail.writers -= 1
+        tails.catch_up(tail)
 
 
 def _done(asked: Asked) -> bool:

@@ -98,10 +98,8 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:
         """A connection that reads; each statement sees what is committed by then."""
-        assert self._reading is not None
-        with translated():
-            async with self._reading.acquire(timeout=ACQUIRE_S) as connection:
-                yield connection
+        async with _acquired(self._reading) as connection:
+            yield connection
 
     @asynccontextmanager
     async def moment(self) -> AsyncIterator[Connection]:
@@ -112,18 +110,28 @@ class Database:
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[Connection]:
         """A connection that writes; each statement commits on its own."""
-        assert self._writing is not None
-        with translated():
-            async with self._writing.acquire(timeout=ACQUIRE_S) as connection:
-                yield connection
+        async with _acquired(self._writing) as connection:
+            yield connection
 
     @asynccontextmanager
     async def operating(self) -> AsyncIterator[Connection]:
         """The same for what is not a push: it may wait for a lock."""
-        assert self._operating is not None
-        with translated():
-            async with self._operating.acquire(timeout=ACQUIRE_S) as connection:
-                yield connection
+        async with _acquired(self._operating) as connection:
+            yield connection
+
+
+@asynccontextmanager
+async def _acquired(pool: "Pool | None") -> AsyncIterator[Connection]:
+    assert pool is not None
+    with translated():
+        try:
+            connection = await pool.acquire(timeout=ACQUIRE_S)
+        except asyncpg.PostgresError as error:  # for whatever reason it lets nobody in, that may pass
+            raise Unavailable("PostgreSQL is away or busy") from error
+        try:
+            yield connection
+        finally:
+            await pool.release(connection)
 
 
 async def _as_it_is(connection: "asyncpg.Connection[asyncpg.Record]") -> None:

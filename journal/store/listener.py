@@ -5,7 +5,6 @@ while the connection is away is found by comparing (service/tails.py).
 """
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -33,19 +32,26 @@ class Listener:
         """Listen until cancelled."""
         pause = 0.05
         while True:
-            with contextlib.suppress(Unavailable):
+            try:
                 await self._listen()
                 pause = 0.05
+            except Unavailable:
+                pass
+            except Exception:
+                _log.exception("listening failed, and is tried again")
             self.is_connected = False
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
             pause = min(2 * pause, LONGEST_S)
 
     async def _listen(self) -> None:
         closed = asyncio.Event()
-        with translated():
-            connection = await asyncpg.connect(
-                self.dsn, timeout=5, server_settings={"application_name": "journal listen"}
-            )
+        try:
+            with translated():
+                connection = await asyncpg.connect(
+                    self.dsn, timeout=5, server_settings={"application_name": "journal listen"}
+                )
+        except asyncpg.PostgresError as error:
+            raise Unavailable("PostgreSQL is away or busy") from error
         try:
             connection.add_termination_listener(lambda _: closed.set())
             with translated():

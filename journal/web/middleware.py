@@ -50,9 +50,7 @@ def guarded(handler: Handler) -> Handler:
         except Exception:
             _log.exception("request %s failed: %s %s", request_id, request.method, request.path)
             response = send.problem(InternalError(f"request {request_id}; nothing was half recorded"))
-        if not response.prepared:
-            response.headers["X-Request-Id"] = request_id
-            send.compress(request, response)
+        send.finish(request, response, request_id)
         return response
 
     return guard

@@ -10,7 +10,6 @@ from journal.core.cursor import Cursor
 from journal.core.model import Policy
 from journal.errors import Fault, InvalidRequest
 from journal.service.answer import MEDIA
-from journal.service.journals import head_answer
 from journal.service.running import Service
 from journal.service.verify import DigestAsked, ManifestAsked
 from journal.web import bodies, negotiate, send, sse
@@ -40,6 +39,9 @@ class Routes:
     def table(self) -> list[tuple[str, str, Handler]]:
         """Method, path and handler of every route; HEAD goes where GET does."""
         return [
+            ("GET", f"{J}/deltas", self.deltas),  # what is asked most is looked for first
+            ("POST", f"{J}/changes", self.push),
+            ("GET", f"{J}/changes", self.changes),
             ("GET", "/v1", self.about),
             ("GET", "/v1/journals", self.journals),
             ("PUT", J, self.create),
@@ -47,11 +49,8 @@ class Routes:
             ("GET", J, self.head),
             ("GET", f"{J}/collections", self.collections),
             ("PUT", f"{J}/collections", self.set_policy),
-            ("GET", f"{J}/deltas", self.deltas),
             ("GET", f"{J}/cursor", self.cursor),
             ("GET", f"{J}/stream", self.stream),
-            ("GET", f"{J}/changes", self.changes),
-            ("POST", f"{J}/changes", self.push),
             ("GET", f"{J}/snapshot", self.snapshot),
             ("GET", f"{J}/snapshots/{{id}}", self.snapshot_file),
             ("GET", f"{J}/atom", self.atom),
@@ -102,12 +101,7 @@ class Routes:
         """GET …: what revision one should have. From memory."""
         tail = await self.service.tails.of(request.match_info["j"])
         read.read(request.rel_url.raw_query_string, {})
-        head = tail.head
-        tag = f'"{head.epoch}:{head.head}:{head.chain[:8].hex()}:{head.horizon}"'
-        headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": send.VARY}
-        if send.matches(request, tag):
-            return web.Response(status=304, headers=headers)
-        return send.json(head_answer(head), headers=headers)
+        return await send.answer(request, self.service.journals.head(tail))
 
     async def collections(self, request: web.Request) -> web.StreamResponse:
         """GET …/collections."""
@@ -167,7 +161,7 @@ class Routes:
         if asked.client is not None:
             self.service.registry.saw(journal, str(asked.client), None, request.headers.get("User-Agent"))
         media = "application/json" if decided.status == 200 else "application/problem+json"
-        return web.Response(body=decided.answer, status=decided.status, content_type=media)
+        return send.known(request, decided.status, media, decided.answer)
 
     async def snapshot(self, request: web.Request) -> web.StreamResponse:
         """GET …/snapshot: where the snapshot is."""

@@ -5,6 +5,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from http import HTTPStatus
 from typing import IO, Protocol
 
 import msgspec
@@ -16,6 +17,7 @@ from multidict import CIMultiDict
 from journal.errors import RangeImpossible, RequestError
 from journal.service.answer import Answer
 from journal.service.snapshots import File
+from journal.web import ready
 from journal.web.negotiate import Coding, coding
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id")
@@ -47,13 +49,33 @@ async def answer(request: web.Request, told: Answer) -> web.StreamResponse:
         return await _pieces(request, told, accepted)
     if len(told.body) < COMPRESSED_FROM:
         accepted = "identity"
-    ready = told.coded.get(accepted)
-    if ready is None:
-        ready = told.coded[accepted] = _coded(told.body, accepted), _headers(told, accepted)
-    body, headers = ready
+    known = told.coded.get(accepted)
+    if known is None:
+        body, headers = _coded(told.body, accepted), _headers(told, accepted)
+        known = told.coded[accepted] = body, headers, ready.prefix(200, "OK", headers, len(body))
+    body, headers, head = known
     if "If-None-Match" in request.headers and matches(request, headers["ETag"]):
         return web.Response(status=304, headers=_without_body(headers))
+    if len(body) <= ready.LARGEST and ready.is_plain(request):
+        return ready.Ready(head, body)
     return web.Response(body=body, headers=headers.copy())
+
+
+def known(request: web.Request, status: int, media: str, body: bytes) -> web.StreamResponse:
+    """Bytes that were kept: what a push was answered."""
+    if len(body) < COMPRESSED_FROM and ready.is_plain(request):
+        reason = HTTPStatus(status).phrase
+        return ready.Ready(ready.prefix(status, reason, {"Content-Type": media}, len(body)), body)
+    return web.Response(body=body, status=status, content_type=media)
+
+
+def finish(request: web.Request, response: web.StreamResponse, request_id: str) -> None:
+    """What every answer gets that is not on its way yet."""
+    if isinstance(response, ready.Ready):
+        response.request_id = request_id
+    elif not response.prepared:
+        response.headers["X-Request-Id"] = request_id
+        compress(request, response)
 
 
 def compress(request: web.Request, response: web.StreamResponse) -> None:
