@@ -56,6 +56,4 @@ class Pages:
         known = self._answers.get(name)
         if known is None:
             raise NotFound("the console has no such file")
-        response = await send.answer(request, known)
-        response.headers.update(HEADERS)
-        return response
+        return await send.answer(request, known, headers=HEADERS)

@@ -24,6 +24,7 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id")
 COMPRESSED_FROM = 1024
 VARY = "Accept, Accept-Encoding, Authorization"
 _ONE_RANGE = re.compile(r"([0-9]{0,18})-([0-9]{0,18})")
+_NONE: dict[str, str] = {}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -42,8 +43,8 @@ def problem(error: RequestError, headers: dict[str, str] | None = None) -> web.R
     )
 
 
-async def answer(request: web.Request, told: Answer) -> web.StreamResponse:
-    """An answer, or 304 where the requester has it."""
+async def answer(request: web.Request, told: Answer, *, headers: Mapping[str, str] = _NONE) -> web.StreamResponse:
+    """An answer, or 304 where the requester has it. `headers`: what it bears besides, each time the same."""
     accepted = coding(request.headers.get("Accept-Encoding"))
     if told.body is None:
         return await _pieces(request, told, accepted)
@@ -51,14 +52,15 @@ async def answer(request: web.Request, told: Answer) -> web.StreamResponse:
         accepted = "identity"
     known = told.coded.get(accepted)
     if known is None:
-        body, headers = _coded(told.body, accepted), _headers(told, accepted)
-        known = told.coded[accepted] = body, headers, ready.prefix(200, "OK", headers, len(body))
-    body, headers, head = known
-    if "If-None-Match" in request.headers and matches(request, headers["ETag"]):
-        return web.Response(status=304, headers=_without_body(headers))
+        body, lines = _coded(told.body, accepted), _headers(told, accepted)
+        lines.update(headers)
+        known = told.coded[accepted] = body, lines, ready.prefix(200, "OK", lines, len(body))
+    body, lines, head = known
+    if "If-None-Match" in request.headers and matches(request, lines["ETag"]):
+        return web.Response(status=304, headers=_without_body(lines))
     if len(body) <= ready.LARGEST and ready.is_plain(request):
         return ready.Ready(head, body)
-    return web.Response(body=body, headers=headers.copy())
+    return web.Response(body=body, headers=lines.copy())
 
 
 def known(request: web.Request, status: int, media: str, body: bytes) -> web.StreamResponse:
