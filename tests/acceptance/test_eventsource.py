@@ -91,7 +91,7 @@ OPEN_FOUR = """() => {
 
 
 async def test_p9_it_lives_through_connections_that_break_inside_of_events(service: Remote, browser: Browser) -> None:
-    names = []
+    names: list[str] = []
     async with cutting(int(service.url.rpartition(":")[2]), cuts=24) as proxy:
         page = await browser.new_page()
         await page.goto(f"{proxy.url}/console")
