@@ -137,7 +137,7 @@ async def test_what_comes_while_a_group_is_recorded_is_decided_on_what_it_leaves
     await is_sound(service)
 
 
-async def test_p4_numbered_pushes_are_told_apart_across_groups(gate: Gate, service: Harness) -> None:
+async def test_p6_numbered_pushes_are_told_apart_across_groups(gate: Gate, service: Harness) -> None:
     """One number in the group that is recorded, again in the next, and the number after it; likewise a key."""
     client = str(uuid4())
     await gate.close()
@@ -163,7 +163,7 @@ async def test_p4_numbered_pushes_are_told_apart_across_groups(gate: Gate, servi
 
 
 @pytest.mark.parametrize("what", ["fail", "die"])
-async def test_p4_what_was_decided_on_a_group_that_came_to_nothing_is_decided_again(
+async def test_p6_what_was_decided_on_a_group_that_came_to_nothing_is_decided_again(
     gate: Gate, service: Harness, what: str
 ) -> None:
     await gate.close()
