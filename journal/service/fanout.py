@@ -135,7 +135,7 @@ class Crowd:
     async def _tell(self, tail: Tail, cohort: Cohort) -> None:
         """What a cohort is owed by now."""
         head, is_due = tail.head, self._loop.time() - cohort.told_at >= BOOKMARK_S
-        if cohort.seen is head and not is_due:
+        if not cohort.members or (cohort.seen is head and not is_due):
             return
         since = cohort.since
         if since.revision < head.floor and tail.has(since):
@@ -157,10 +157,8 @@ class Crowd:
 
     async def _send(self, tail: Tail, cohort: Cohort, event: events.Event, *, who_asks_matters: bool) -> None:
         """Move the cohort on, an event further; who cannot be told it like this stays behind."""
-        self._cohorts.pop(cohort.since, None)
-        onward = self._cohort(event.cursor, self._loop.time())
-        onward.seen = cohort.seen
-        saw = self.fanout.registry.saw
+        self._drop(cohort)
+        told_at, saw = self._loop.time(), self.fanout.registry.saw
         for place, stream in enumerate(list(cohort.members), 1):
             if place % AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -176,6 +174,7 @@ class Crowd:
                 saw(self.journal, client, cohort.since, stream.agent)
             stream.since = event.cursor
             del cohort.members[stream]
+            onward = self._cohort(event.cursor, told_at, cohort.seen)  # each time: meanwhile all in it may have left
             onward.members[stream], self._of[stream] = let_go, onward
 
     async def _called_back(self, head: Head, cohort: Cohort) -> list[Follower]:
@@ -190,11 +189,11 @@ class Crowd:
         concerned = {floor.client for floor in floors}
         return [stream for stream, client in named.items() if client in concerned]
 
-    def _cohort(self, since: Cursor, told_at: float) -> Cohort:
+    def _cohort(self, since: Cursor, told_at: float, seen: Head | None = None) -> Cohort:
         found = self._cohorts.get(since)
         if found is None:
             asked = page(since, collections=self.collections, limit=LIMIT)
-            found = self._cohorts[since] = Cohort(since, asked, told_at, members={})
+            found = self._cohorts[since] = Cohort(since, asked, told_at, seen, {})
         return found
 
     def _let_go(self, streams: Iterable[Follower]) -> None:
@@ -210,5 +209,9 @@ class Crowd:
         if cohort is None:
             return
         cohort.members.pop(stream, None)
-        if not cohort.members and self._cohorts.get(cohort.since) is cohort:
+        if not cohort.members:
+            self._drop(cohort)
+
+    def _drop(self, cohort: Cohort) -> None:
+        if self._cohorts.get(cohort.since) is cohort:
             del self._cohorts[cohort.since]

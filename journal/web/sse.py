@@ -19,7 +19,7 @@ from journal.web import parameters as read
 from journal.web import send
 
 PATIENCE_S = 60.0  # for a reader that takes nothing
-LOOK_S = 0.05
+LONGEST_PAUSE_S = 0.05
 PART_BYTES = 64 << 10
 UNSENT_BYTES = 128 << 10  # what the kernel keeps for a slow reader besides what is on its way
 HEADERS = {
@@ -80,9 +80,10 @@ class Sink:
     async def ready(self) -> None:
         """Wait until the reader has taken all that was sent, for as long as it takes something now and then."""
         loop = asyncio.get_running_loop()
-        left, deadline = self._unsent(), loop.time() + PATIENCE_S
+        left, deadline, pause = self._unsent(), loop.time() + PATIENCE_S, 0.001
         while left:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
             before, left = left, self._unsent()
             if left < before:
                 deadline = loop.time() + PATIENCE_S

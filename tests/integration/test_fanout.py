@@ -242,3 +242,29 @@ async def test_p12_streams_of_another_process_miss_nothing_while_its_listener_is
                         atoms += [delta["atom"] for delta in event.data["deltas"]]
                     where = int(event.id.split(":")[1])
                 assert atoms == [f"{n}" for n in range(60)]
+
+
+async def test_who_leaves_while_others_are_told_takes_nobody_along(
+    service: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first that is told an event leaves before the second is: the others are still told the next ones."""
+    at = await pushed(service, insert("todo", "a"))
+    async with audience(service, at, [{}] * 6) as told:
+        [crowd] = service.service.fanout._crowds.values()
+        send_now, sent = sse.Sink.send_now, list[sse.Sink]()
+
+        def send_and_leave(sink: sse.Sink, data: bytes) -> bool:
+            sent.append(sink)
+            if len(sent) == 2:
+                crowd._let_go([stream for cohort in crowd._cohorts.values() for stream in cohort.members])
+            return send_now(sink, data)
+
+        monkeypatch.setattr(sse.Sink, "send_now", send_and_leave)
+        for n in range(3):
+            await pushed(service, insert("todo", f"{n}"))
+            await asyncio.sleep(0.1)
+        for one in told:
+            atoms: list[str] = []
+            while len(atoms) < 3:
+                atoms += [delta["atom"] for delta in await one.deltas()]
+            assert atoms == ["0", "1", "2"]
