@@ -12,7 +12,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from bench import batch, deltas, poll, push, repair, snapshot, storm
+from bench import batch, deltas, live, poll, push, repair, snapshot, storm
 from bench.place import Place, machine, place
 from bench.rows import Row, table
 
@@ -24,6 +24,9 @@ BENCHES: dict[str, Callable[[Place], Awaitable[list[Row]]]] = {
     "snapshot": snapshot.rows,
     "repair": repair.rows,
     "storm": storm.rows,
+    "live": live.rows,
+    "waiters": live.waiters,
+    "slow": live.slow,
 }
 
 

@@ -6,6 +6,7 @@ single   the service with a transaction for each push: what coalescing is compar
 hello    aiohttp saying hello
 naive    a table with `updated_at`, and what has changed since a moment: what deltas are compared with
 file     aiohttp's own way to send a file
+bare     the same bytes to as many sockets as there are: what fan-out is compared with
 """
 
 import argparse
@@ -20,6 +21,7 @@ import msgspec
 import uvloop
 from aiohttp import web
 
+from bench import bare
 from journal.config import Settings
 from journal.core.model import Outcome
 from journal.errors import JournalNotFound
@@ -228,11 +230,14 @@ async def other(app: web.Application) -> None:
 def main() -> None:
     """Serve what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["journal", "memory", "single", "hello", "naive", "file"])
+    parser.add_argument("what", choices=["journal", "memory", "single", "hello", "naive", "file", "bare"])
     parser.add_argument("--dsn", default="")
     parser.add_argument("--folder", type=Path, default=Path())
     arguments = parser.parse_args()
     match arguments.what:
+        case "bare":
+            bare.serve()
+            return
         case "journal":
             serving = service(arguments, _as_it_is)
         case "memory":
