@@ -5,6 +5,7 @@ too long is Unavailable; a group that was decided on an old state is Stale; anyt
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,17 @@ else:
 
 ACQUIRE_S = 5.0
 STATEMENT_S = 60.0
+
+
+def _in_short(record: logging.LogRecord) -> bool:
+    """asyncpg's pool tells each failed attempt to connect with a traceback; what PostgreSQL said is enough."""
+    if record.exc_info is not None:
+        record.msg, record.args = f"{record.getMessage()}: {record.exc_info[1]}", ()
+        record.exc_info = None
+    return True
+
+
+logging.getLogger("asyncpg.pool").addFilter(_in_short)
 
 
 class LockBusy(Unavailable):

@@ -215,15 +215,24 @@ async def test_a_listener_that_is_lost_comes_back(service: Harness, other: Harne
         await is_heard(service, other)
 
 
-async def test_a_database_that_lets_nobody_in_is_waited_for(service: Harness, other: Harness, database: str) -> None:
+async def test_a_database_that_lets_nobody_in_is_waited_for(
+    service: Harness, other: Harness, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """As while it is restored: a refusal that is no broken connection."""
     [[name]] = await other.query("select current_database()")
     admin = await asyncpg.connect(database, database="postgres")
+
+    async def is_told() -> bool:
+        return any(
+            record.name == "asyncpg.pool" and "not currently accepting" in record.message for record in caplog.records
+        )
+
     await admin.execute(f'alter database "{name}" allow_connections false')
     try:
         await admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", name)
         assert is_unavailable(await service.push([insert("todo", "a")], client=str(uuid4()), push=1))
         assert not service.service.watch.listener.is_connected
+        await eventually(is_told)
     finally:
         await admin.execute(f'alter database "{name}" allow_connections true')
         await admin.close()
@@ -233,6 +242,7 @@ async def test_a_database_that_lets_nobody_in_is_waited_for(service: Harness, ot
 
     await eventually(is_back)
     await is_heard(service, other)
+    assert "Traceback" not in caplog.text
 
 
 async def test_what_was_missed_while_nobody_listened_is_found(service: Harness, other: Harness, proxy: Proxy) -> None:
