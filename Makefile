@@ -5,10 +5,10 @@ ARGS   ?=
 BIN    := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check format bench schema clean anew
+.PHONY: help install run test check format bench bench-curves bench-peers prove soak schema clean anew
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: .installed ## everything into .venv
 
@@ -33,11 +33,24 @@ format: .installed ## the sources as `check` wants them, where a program can do 
 bench: .installed ## the figures of docs, measured on this machine
 	@$(BIN)/python -m bench $(ARGS)
 
+bench-curves: .installed ## how each cost grows, drawn beside how it should
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/pip install -q --disable-pip-version-check -e '.[bench]'
+	@$(BIN)/python -m bench.curves $(ARGS)
+
+bench-peers: .installed .peers/installed ## the same work for Kinto and for a table with updated_at, in one run
+	@$(BIN)/python -m bench.peers $(ARGS)
+
+prove: .installed .peers/installed ## what those lose and do twice, and that this service does not
+	@$(BIN)/python -m bench.peers prove $(ARGS)
+
+soak: .installed ## an hour of mixed load: does anything get lost, fail or grow?
+	@$(BIN)/python -m bench.soak $(ARGS)
+
 schema: .installed ## sql/schema.sql: what the migrations add up to
 	@$(BIN)/python -m tests.dump_schema > .schema.sql && mv .schema.sql sql/schema.sql || { rm -f .schema.sql; exit 1; }
 
 clean: ## remove what the other targets made, but for your data
-	@rm -rf .venv .installed .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
+	@rm -rf .venv .installed .peers .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made again when pyproject.toml changes, and when somebody removed .venv but not the stamp.
@@ -49,4 +62,11 @@ clean: ## remove what the other targets made, but for your data
 	@echo 'installing into .venv'
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install -q --disable-pip-version-check -e '.[embedded,dev]'
+	@touch $@
+
+# Kinto in an environment of its own: nothing here needs it but for being measured beside it.
+.peers/installed: bench/peers/kinto.txt
+	@echo 'installing Kinto into .peers'
+	@$(PYTHON) -m venv --clear .peers
+	@.peers/bin/pip install -q --disable-pip-version-check -r $<
 	@touch $@

@@ -29,6 +29,7 @@ from journal.service.group import Asked, Group
 from journal.service.running import Service
 from journal.service.tails import Tail
 from journal.store import heads
+from journal.store.database import PLANNED_ONCE
 from journal.store.record import Decided
 from journal.web import listen
 from journal.wire import PushAnswer
@@ -64,8 +65,7 @@ async def _without_database(service: Service) -> None:
 
 
 async def _one_by_one(service: Service) -> None:
-    # A plan that was made while the tables were small would read all of them ever after.
-    connections = await pool(service.settings.dsn, enable_seqscan="off")
+    connections = await pool(service.settings.dsn, **PLANNED_ONCE)
     service.writer.push = Single(service, connections).push  # type: ignore[method-assign]
 
 

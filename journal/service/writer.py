@@ -48,14 +48,13 @@ class Writer:
         if self._is_closing:
             raise Unavailable("the service is stopping")
         asked.answer = asyncio.get_running_loop().create_future()
-        asked.answer.add_done_callback(_look)  # its asker may have gone
         held = self._held.get(asked.journal)
         if held is not None:
             held.append(asked)
         else:
             self._waiting.append(asked)
             self._wake.set()
-        return await asyncio.shield(asked.answer)
+        return await asked.answer
 
     async def run(self) -> None:
         """Work until `close`; then what waits is finished first."""
@@ -133,7 +132,7 @@ class Writer:
         flight.begin(tails)
         asked = [one for one in asked if one.journal in tails]
         if asked:
-            async with self.database.reading() as connection:
+            async with self.database.writing() as connection:
                 await flight.group.load(connection, asked)
             for one in asked:
                 flight.group.settle(one)
@@ -321,8 +320,3 @@ def _fail(asked: Sequence[Asked], error: Exception) -> None:
     for one in asked:
         if one.answer is not None and not one.answer.done():
             one.answer.set_exception(error)
-
-
-def _look(answer: "asyncio.Future[Decided]") -> None:
-    if not answer.cancelled():
-        answer.exception()

@@ -21,6 +21,14 @@ else:
     Connection, Pool = Any, Any
 
 ACQUIRE_S = 5.0
+# A push finds and writes rows by their keys, whatever the size of the tables. Planning that for each group took half of
+# PostgreSQL's time; planned once, it must not be for tables that were small then.
+PLANNED_ONCE = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
 STATEMENT_S = 60.0
 
 
@@ -81,7 +89,7 @@ class Database:
             # A generic plan once chose a sequential scan for a page of deltas: plans are made for the values.
             self._reading = await self._pool(reading, "read", {"plan_cache_mode": "force_custom_plan"})
             # A group of several journals waits so long for a lock; then they part ways (service/writer.py).
-            self._writing = await self._pool(writing, "write", {"lock_timeout": "250ms"})
+            self._writing = await self._pool(writing, "write", {"lock_timeout": "250ms"} | PLANNED_ONCE)
             # An operator waits for a head that somebody holds, and takes no connection of who pushes meanwhile.
             self._operating = await self._pool(operating, "operate", {"lock_timeout": "15s"}, least=0)
 

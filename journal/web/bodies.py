@@ -27,7 +27,7 @@ _loose = msgspec.json.Decoder().decode
 
 async def body(request: web.Request, limits: Limits) -> bytes:
     """The body's bytes; UnsupportedMedia where they are not said to be JSON."""
-    if request.content_type != "application/json" or (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
+    if request.headers.get("Content-Type") != "application/json" and not _is_json(request):
         raise UnsupportedMedia("send it as Content-Type: application/json")
     try:
         return await request.read()
@@ -35,6 +35,10 @@ async def body(request: web.Request, limits: Limits) -> bytes:
         raise TooLarge([Fault("", "the body is too large", limits.body_bytes)]) from None
     except web.RequestPayloadError:
         raise InvalidRequest([Fault("", "the body is not what its Content-Encoding says, or is cut off")]) from None
+
+
+def _is_json(request: web.Request) -> bool:
+    return request.content_type == "application/json" and (request.charset or "utf-8").lower() in ("utf-8", "utf8")
 
 
 def push(text: bytes, limits: Limits, journal: str, key: str | None) -> Asked:

@@ -55,6 +55,8 @@ def read(query: str, known: Mapping[str, Read], *, required: tuple[str, ...] = (
 
 
 def _pairs(query: str) -> list[tuple[str, str]]:
+    if not query:
+        return []
     try:
         return parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=64)
     except UnicodeDecodeError:

@@ -5,6 +5,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from functools import lru_cache
 from http import HTTPStatus
 from typing import IO, Protocol
 
@@ -66,9 +67,13 @@ async def answer(request: web.Request, told: Answer, *, headers: Mapping[str, st
 def known(request: web.Request, status: int, media: str, body: bytes) -> web.StreamResponse:
     """Bytes that were kept: what a push was answered."""
     if len(body) < COMPRESSED_FROM and ready.is_plain(request):
-        reason = HTTPStatus(status).phrase
-        return ready.Ready(ready.prefix(status, reason, {"Content-Type": media}, len(body)), body)
+        return ready.Ready(_prefix(status, media, len(body)), body)
     return web.Response(body=body, status=status, content_type=media)
+
+
+@lru_cache(maxsize=1024)
+def _prefix(status: int, media: str, size: int) -> bytes:
+    return ready.prefix(status, HTTPStatus(status).phrase, {"Content-Type": media}, size)
 
 
 def finish(request: web.Request, response: web.StreamResponse, request_id: str) -> None:
