@@ -5,7 +5,9 @@ not wait.
 """
 
 import asyncio
+import contextlib
 import gc
+import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable
@@ -18,6 +20,7 @@ from journal.web.app import SERVICE, application
 
 GRACE_S = 20.0
 BACKLOG = 1024
+FILES = 10_240
 COLLECT_AFTER = (20_000, 20, 50)
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # told to, Ctrl-C, the terminal was closed
 
@@ -50,6 +53,7 @@ async def serve(
 ) -> None:
     """Serve until a signal of STOPPING; CancelledError if it was told so twice."""
     told = told_to_stop(stopping)
+    _allow_files()
     app = application(settings)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE_S)
     await runner.setup()
@@ -60,6 +64,15 @@ async def serve(
         await told.wait()
     finally:
         await runner.cleanup()
+
+
+def _allow_files() -> None:
+    """Open as many files as the system lets us; many let a program open 1024 unless it asks."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        hard = max(soft, FILES)  # macOS has a limit besides, and refuses more
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
 def _collect_seldom() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import resource
 import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
@@ -145,3 +146,29 @@ async def test_a_port_that_is_taken_is_told(database: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("count", ["0", "1000"])
 async def test_a_slip_is_told(count: str) -> None:
     assert (await journal("serve", "--workers", count)).code == 2
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_more_streams_than_the_system_allows_unasked(database: str, tmp_path: Path, count: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        serving_few = serving(database, tmp_path, count)
+        served = await serving_few.__aenter__()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        await served.call("PUT", "j")
+        await served.call("POST", "j/changes", json={"changes": [insert("todo", "a")]})
+        host, port = served.url.removeprefix("http://").split(":")
+        opened = [await asyncio.open_connection(host, int(port)) for _ in range(350 * count)]
+        for _, writer in opened:
+            writer.write(b"GET /v1/journals/j/stream?since=0 HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(30):
+            heads = [await reader.readuntil(b"event: deltas") for reader, _ in opened]
+        for _, writer in opened:
+            writer.close()
+    finally:
+        await serving_few.__aexit__(None, None, None)
+
+    assert all(head.startswith(b"HTTP/1.1 200 OK") for head in heads)
