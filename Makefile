@@ -5,10 +5,10 @@ ARGS   ?=
 BIN    := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check format bench bench-curves bench-peers prove soak schema clean anew
+.PHONY: help install run test check format bench bench-curves bench-profiles bench-peers prove soak schema clean anew
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: .installed ## everything into .venv
 
@@ -36,6 +36,10 @@ bench: .installed ## the figures of docs, measured on this machine
 bench-curves: .installed ## how each cost grows, drawn beside how it should
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/pip install -q --disable-pip-version-check -e '.[bench]'
 	@$(BIN)/python -m bench.curves $(ARGS)
+
+bench-profiles: .installed ## where the time of each load goes, in the service and in PostgreSQL
+	@$(BIN)/py-spy --version >/dev/null 2>&1 || $(BIN)/pip install -q --disable-pip-version-check -e '.[bench]'
+	@$(BIN)/python -m bench.profiles $(ARGS)
 
 bench-peers: .installed .peers/installed ## the same work for Kinto and for a table with updated_at, in one run
 	@$(BIN)/python -m bench.peers $(ARGS)

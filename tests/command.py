@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
@@ -45,7 +46,12 @@ async def start(*words: str | Path, **settings: str) -> Process:
         stderr=PIPE,
         cwd=ROOT,
         env=environment(**settings),
+        preexec_fn=_as_at_a_terminal,
     )
+
+
+def _as_at_a_terminal() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup would have it ignore
 
 
 async def ended(process: Process, stdin: bytes = b"") -> Done:

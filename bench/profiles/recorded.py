@@ -1,29 +1,35 @@
 """Recording a load with py-spy, and telling where the time went: by layer, by function with its callees, by function.
 
 py-spy sees Python's frames. What runs in C, and what the system does for it, counts as own time of the function that
-called it; what uvloop calls from C (parsing HTTP in aiohttp, asyncpg's protocol), as uvloop's where no Python is between.
-Threads that wait are not counted.
+called it; what uvloop calls from C (asyncpg's protocol), as uvloop's where no Python is between. Threads that wait are
+not counted, nor are the idle ones of a pool, which py-spy takes for busy.
 """
 
 import asyncio
+import os
 import re
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 
 import msgspec
 
-from bench.load import Served
 from bench.place import Place, connected
-from bench.profiles.loads import Load, Work
+from bench.profiles.loads import Work
 
 RATE = 250
 TOP = 25
 LAYERS = ("journal/web", "journal/service", "journal/core", "journal/store", "journal", "aiohttp", "asyncpg")
 UNDER = "uvloop, asyncio"  # the loop itself, and what it calls that is no Python
+_LOOP = "the loop: uvloop, and what it calls in C"
+_OUTSIDE = ("<frozen runpy>", "bench/serve.py", "asyncio/runners.py", "uvloop/__init__.py", "threading.py")
+_IDLE = ("_worker", "concurrent/futures/thread.py")
 _FRAME = re.compile(r"(.*) \((.*?)(?::\d+)?\)")
 _INSTALLED = re.compile(r".*/(?:site-packages|python3\.\d+)/")
 
@@ -33,39 +39,55 @@ class Measured(msgspec.Struct, frozen=True):
 
     done: int
     seconds: float
-    service_s: float
+    user_s: float
+    system_s: float
     postgres_s: float
 
 
-async def profile(at: Place, load: Load) -> str:
+def spy() -> str:
+    """Where py-spy is: beside Python, or anywhere."""
+    found = shutil.which("py-spy", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
+    if found is None:
+        raise SystemExit("py-spy is missing: pip install -e '.[bench]', or `make bench-profiles`")
+    return found
+
+
+async def profile(at: Place, load: Callable[[Place], AbstractAsyncContextManager[Work]]) -> str:
     """A load's profile, as text."""
     seconds = 2.0 if at.is_quick else 6.0
     raw = at.folder / "py-spy.raw"
+    raw.unlink(missing_ok=True)
     async with load(at) as work:
         await _round(at, work, 0.5)
         alone = await _round(at, work, seconds)
-        with subprocess.Popen(
-            ["py-spy", "record", "-p", str(work.served.pid), "-r", str(RATE), "-f", "raw", "-F", "-o", str(raw)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        ) as spy:
-            try:
-                await asyncio.sleep(1.5)  # until it has found its way into the process, which stands still meanwhile
-                watched = await _round(at, work, seconds)
-            finally:
-                spy.send_signal(signal.SIGINT)
-                _, said = spy.communicate(timeout=60)
-    if not raw.exists():
-        raise SystemExit(f"py-spy recorded nothing: {said.decode()}")
+        with _watching(work.served.pid, raw):
+            await asyncio.sleep(1.5)  # until it has found its way into the process, which stands still meanwhile
+            watched = await _round(at, work, seconds)
     return "\n".join([*_told(work, alone, watched), *table(raw.read_text().splitlines())])
 
 
+@contextmanager
+def _watching(pid: int, raw: Path) -> Iterator[None]:
+    """py-spy at work; what it has recorded is written in the end."""
+    command = [spy(), "record", "-p", str(pid), "-r", str(RATE), "-f", "raw", "-F", "-o", str(raw)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as watching:
+        try:
+            yield
+        finally:
+            watching.send_signal(signal.SIGINT)
+            _, said = watching.communicate(timeout=60)
+    if not raw.exists():
+        raise SystemExit(f"py-spy recorded nothing: {said.decode()}")
+
+
 async def _round(at: Place, work: Work, seconds: float) -> Measured:
-    before, service_s, start = await _backends_s(at), work.served.cpu_s(), time.monotonic()
+    before, start = await _backends_s(at), time.monotonic()
+    user_s, system_s = _cpu_s(work.served.pid)
     done = await work.drive(seconds)
-    took, service_s = time.monotonic() - start, work.served.cpu_s() - service_s
+    took, (user_then_s, system_then_s) = time.monotonic() - start, _cpu_s(work.served.pid)
     after = await _backends_s(at)
-    return Measured(done, took, service_s, sum(used - before.get(pid, 0.0) for pid, used in after.items()))
+    postgres_s = sum(used - before.get(pid, 0.0) for pid, used in after.items())
+    return Measured(done, took, user_then_s - user_s, system_then_s - system_s, postgres_s)
 
 
 async def _backends_s(at: Place) -> dict[int, float]:
@@ -75,18 +97,28 @@ async def _backends_s(at: Place) -> dict[int, float]:
             """select pid from pg_stat_activity
                 where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'"""
         )
-    pids = [row["pid"] for row in rows if Path(f"/proc/{row['pid']}/stat").exists()]
-    return {pid: Served(0, pid, Path()).cpu_s() for pid in pids}
+    return {row["pid"]: sum(_cpu_s(row["pid"])) for row in rows if Path(f"/proc/{row['pid']}/stat").exists()}
+
+
+def _cpu_s(pid: int) -> tuple[float, float]:
+    """The processor time of a process, its own and the system's for it."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ticks: int = os.sysconf("SC_CLK_TCK")
+    return int(fields[11]) / ticks, int(fields[12]) / ticks
 
 
 def _told(work: Work, alone: Measured, watched: Measured) -> list[str]:
-    postgres = f", its PostgreSQL processes {1e6 * alone.postgres_s / alone.done:.1f} µs" if alone.postgres_s else ""
+    each = {
+        "the service": alone.user_s + alone.system_s,
+        "of which for system calls": alone.system_s,
+        "PostgreSQL's processes": alone.postgres_s,
+    }
+    rate = alone.done / alone.seconds
+    told = ", ".join(f"{what} {1e6 * used_s / alone.done:.3g} µs" for what, used_s in each.items() if used_s)
     return [
         f"load      {work.what}",
-        f"rate      {alone.done / alone.seconds:,.0f} {work.one}s a second; {watched.done / watched.seconds:,.0f}"
-        " while recorded",
-        f"CPU       the service {1e6 * alone.service_s / alone.done:.1f} µs{postgres}, for each {work.one},"
-        " not recorded",
+        f"rate      {rate:,.0f} a second, {watched.done / watched.seconds:,.0f} while recorded; one is a {work.one}",
+        f"CPU       {told}; for each {work.one}, while not recorded",
     ]
 
 
@@ -98,6 +130,9 @@ def table(stacks: Iterable[str]) -> list[str]:
     for line in stacks:
         stack, _, samples = line.rpartition(" ")
         frames = [_frame(frame) for frame in stack.split(";")]
+        if frames[-1] == _IDLE:
+            continue
+        frames = [frame for frame in frames if frame[1] not in _OUTSIDE] or [(_LOOP, "")]
         layers[_layer(frames)] += int(samples)
         own[_name(frames[-1])] += int(samples)
         for name in {_name(frame) for frame in frames}:
