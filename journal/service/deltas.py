@@ -13,7 +13,7 @@ from journal.config import Memory
 from journal.core import digest
 from journal.core.consolidate import Fold
 from journal.core.cursor import Cursor
-from journal.service.answer import Answer, of_deltas
+from journal.service.answer import Answer, of_deltas, whole
 from journal.service.pages import Pages
 from journal.service.rendered import Rendered
 from journal.service.rounds import Page
@@ -22,6 +22,8 @@ from journal.store import reading
 from journal.store.database import Database
 from journal.store.heads import Head
 from journal.wire import Members
+
+_TOO_MUCH = whole(b"")  # kept in place of an answer that does not fit on a page
 
 
 class Reader:
@@ -46,10 +48,10 @@ class Reader:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0 or not answer.is_empty or self.tails.is_closing:
                 return answer
-            with contextlib.suppress(TimeoutError):
+            answer.close()
+            with tail.kept(), contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await changed.wait()
-            answer.close()
             tail = await self.tails.of(journal)
 
     async def _up_to_the_head(self, tail: Tail, page: Page) -> Answer:
@@ -59,7 +61,9 @@ class Reader:
             if shared is not None:
                 if page.client is None or not shared.who_asks_matters:
                     return shared
-                own = self._from_memory(head, tail, page, await self._number(tail, page.client))
+                number = await self._number(tail, page.client)
+                # Asked again: meanwhile the ring may have been trimmed, of which the head shows nothing.
+                own = self._from_memory(head, tail, page, number) if self._holds(tail, page) else None
                 if own is not None and tail.head is head:
                     return own
         # What PostgreSQL's rows said at this very head they would say again.
@@ -87,10 +91,9 @@ class Reader:
                page.position, page.collections, page.limit, page.form)  # fmt: skip
         known = self.rendered.find(key)
         if known is None:
-            known = self._from_memory(head, tail, page, None)
-            if known is not None:
-                self.rendered.keep(key, known)
-        return known
+            known = self._from_memory(head, tail, page, None) or _TOO_MUCH
+            self.rendered.keep(key, known)
+        return None if known is _TOO_MUCH else known
 
     def _holds(self, tail: Tail, page: Page) -> bool:
         """Whether memory can answer: whatever it cannot prove, PostgreSQL's rows decide."""

@@ -48,13 +48,14 @@ class Follower(Protocol):
 
 
 class Cohort(msgspec.Struct, eq=False):
-    """Streams at one cursor. `seen`: the head up to which nothing is owed to them."""
+    """Streams at one cursor. `seen`: the head up to which nothing is owed to them; `floor`: likewise looked at."""
 
     since: Cursor
     page: Page
     told_at: float
     seen: Head | None = None
     members: dict[Follower, "asyncio.Future[None]"] = {}
+    floor: int = 0
 
 
 class Fanout:
@@ -107,13 +108,8 @@ class Crowd:
         try:
             while self._of and not self.fanout.tails.is_closing:
                 tail = await self.fanout.tails.of(self.journal)
-                changed, begun = tail.changed, self._loop.time()
-                self._joined.clear()
-                for cohort in list(self._cohorts.values()):
-                    await self._tell(tail, cohort)
-                least, most = TICK_S
-                await asyncio.sleep(min(max(self._loop.time() - begun, least), most))
-                await self._news(changed)
+                with tail.kept():
+                    await self._round(tail)
         except (Unavailable, JournalNotFound):
             pass  # each is told by itself
         except Exception:
@@ -121,6 +117,16 @@ class Crowd:
         finally:
             self.fanout.over(self)
             self._let_go(list(self._of))
+
+    async def _round(self, tail: Tail) -> None:
+        """Tell everyone what is new, rest for a tick, and wait until there is more."""
+        changed, begun = tail.changed, self._loop.time()
+        self._joined.clear()
+        for cohort in list(self._cohorts.values()):
+            await self._tell(tail, cohort)
+        least, most = TICK_S
+        await asyncio.sleep(min(max(self._loop.time() - begun, least), most))
+        await self._news(changed)
 
     async def _news(self, changed: asyncio.Event) -> None:
         """Wait until there may be something to tell: a change, a stream at a place of its own, a bookmark."""
@@ -138,8 +144,9 @@ class Crowd:
         if not cohort.members or (cohort.seen is head and not is_due):
             return
         since = cohort.since
-        if since.revision < head.floor and tail.has(since):
+        if max(since.revision, cohort.floor) < head.floor and tail.has(since):
             self._let_go(await self._called_back(head, cohort))
+            cohort.floor = head.floor
             if tail.head is not head:
                 return  # the journal moved on meanwhile, and is looked at again
         answer = self.fanout.reader.proven(tail, cohort.page)

@@ -100,13 +100,14 @@ class Group:
         wanted = {
             (self.states[one.journal].head.id, one.client): self.states[one.journal]
             for one in asked
-            if one.client is not None and self.states[one.journal].client(one.client) is None
+            if one.client is not None and not self.states[one.journal].knows_client(one.client)
         }
         known, highest = await record.clients(connection, list(wanted))
         for (journal, name), state in wanted.items():
             state.highest_client = max(state.highest_client, highest[journal])
             client = known.get((journal, name))
             if client is not None:
+                state.known[name] = client
                 state.tail.remember_client(name, client)
 
     async def _load_decided(self, connection: Connection, asked: Sequence[Asked]) -> None:
@@ -203,7 +204,7 @@ class Group:
         return Decided(b"", 200, _forgotten(state)) if decided is None else _replayed(asked, decided)
 
     def _chain_there(self, base: Cursor, state: "Standing") -> str | None:
-        known = state.tail.chains.get(base.revision) or state.chains.get(base.revision)
+        known = state.chains.get(base.revision)
         if known is not None:
             return known
         found = self.chains.get((state.head.id, base.revision))
@@ -299,7 +300,9 @@ class Standing:
         self.policies = {name: k.policy for name, k in self.head.collections.items() if k.policy is not None}
         self.atoms: dict[Key, AtomState] = {} if before is None else dict(before.decided)
         self.decided: dict[Key, AtomState] = {}
-        self.chains: dict[int, str] = {} if before is None else dict(before.chains)
+        self.chains: dict[int, str] = {} if before is None else dict(before.ends)
+        self.ends: dict[int, str] = {}  # those of `chains` that are the group's own commits
+        self.known: dict[UUID, Client] = {}  # as they were when what the group is decided on was loaded
         self.commits: list[NewCommit] = []
         self.clients: dict[UUID, Client] = {}
         self.floors: list[Floor] = []
@@ -315,10 +318,21 @@ class Standing:
     def client(self, name: UUID | None) -> Client | None:
         if name is None:
             return None
-        return self.clients.get(name) or self._clients_before.get(name) or self.tail.clients.get(name)
+        return self.clients.get(name) or self._clients_before.get(name) or self.known.get(name)
+
+    def knows_client(self, name: UUID) -> bool:
+        """Whether memory does; what it knows is taken over, as it may forget it before the group is decided."""
+        remembered = self.tail.clients.get(name)
+        if remembered is not None:
+            self.known.setdefault(name, remembered)
+        return self.client(name) is not None
 
     def knows_chain(self, revision: int) -> bool:
-        return revision in self.tail.chains or revision in self.chains
+        """Likewise, of the chain at a revision."""
+        remembered = self.tail.chains.get(revision)
+        if remembered is not None:
+            self.chains[revision] = remembered
+        return revision in self.chains
 
     def write(self) -> None:
         """Something of the journal is going to be recorded."""
@@ -331,7 +345,7 @@ class Standing:
         """Take a commit's changes: count what lives, and keep the digests."""
         self.chain = chain.extend(self.chain, decision.changes)
         self.revision += len(decision.changes)
-        self.chains[self.revision] = chain.told(self.chain)
+        self.chains[self.revision] = self.ends[self.revision] = chain.told(self.chain)
         for (name, atom), now in decision.atoms.items():
             self.collections[name] = self._counted(name, atom, now)
         self.atoms.update(decision.atoms)

@@ -33,11 +33,11 @@ class Rendered:
         self._bytes = 0
 
     def keep(self, key: Hashable, answer: Answer) -> None:
-        """Keep a whole answer, if it is not too large. Its codings, made later, at most double it."""
+        """Keep a whole answer, if it is not too large. Its codings and its event, made later, at most treble it."""
         if answer.body is None or len(answer.body) > self.each_bytes or key in self._answers:
             return
         self._answers[key] = answer
-        self._bytes += 2 * len(answer.body) + _OVERHEAD
+        self._bytes += 3 * len(answer.body) + _OVERHEAD
         while self._bytes > self.most_bytes:
             _, oldest = self._answers.popitem(last=False)
-            self._bytes -= 2 * len(oldest.body or b"") + _OVERHEAD
+            self._bytes -= 3 * len(oldest.body or b"") + _OVERHEAD

@@ -76,9 +76,9 @@ class Stream:
         """Tell what is new; where nothing is, follow with others."""
         await self.sink.ready()
         asked = page(self.since, collections=self.collections, client=self.client, limit=fanout.LIMIT)
-        if self.client is not None:
-            await self.fanout.registry.admit(self.journal, self.client)
         async with self.fanout.apart:
+            if self.client is not None:
+                await self.fanout.registry.admit(self.journal, self.client)
             answer = await self.fanout.reader.deltas(self.journal, asked)
         try:
             is_told = answer.is_empty and answer.cursor == str(self.since)

@@ -7,7 +7,8 @@ would refuse, is asked of PostgreSQL's own rows (docs/properties.md, trap 18).
 import asyncio
 import contextlib
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 from journal.config import Memory
@@ -24,6 +25,7 @@ from journal.store.record import Client
 
 _CHANGE_BYTES = 200  # what a change costs in memory besides its data and names, roughly
 _CLIENTS = 1024
+_LOOKS = 16  # at journals that may be pushed out, for one that comes in
 _ADMITTED = 65_536
 
 
@@ -36,11 +38,26 @@ class Tail:
         self.clients: OrderedDict[UUID, Client] = OrderedDict()
         self.admitted: set[str] = set()  # clients that are known not to be forgotten
         self.writers = 0
+        self._keepers = 0
         self.answer: tuple[Head, Answer] | None = None  # what a head was told as
         self.heard_turn = head.turn
         self.foreign_at = float("-inf")  # when another process was last seen to write here
         self.counted_bytes = 0
         self._forget_ring(head)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Not pushed out of memory meanwhile: somebody waits for it to move on."""
+        self._keepers += 1
+        try:
+            yield
+        finally:
+            self._keepers -= 1
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether it must stay in memory."""
+        return self._keepers > 0 or self.writers > 0
 
     @property
     def is_being_written(self) -> bool:
@@ -155,9 +172,15 @@ class Tails:
     def _keep(self, tail: Tail) -> Tail:
         self._tails[tail.head.journal] = tail
         self._by_id[tail.head.id] = tail
-        while len(self._tails) > self.memory.journals:
-            _, oldest = self._tails.popitem(last=False)
-            self._drop(oldest)
+        for _ in range(_LOOKS):
+            if len(self._tails) <= self.memory.journals:
+                break
+            name, oldest = next(iter(self._tails.items()))
+            if oldest is tail or oldest.is_needed:
+                self._tails.move_to_end(name)
+            else:
+                del self._tails[name]
+                self._drop(oldest)
         return tail
 
     def forget(self, tail: Tail) -> None:
@@ -190,6 +213,8 @@ class Tails:
                 self._count(other)
 
     def _count(self, tail: Tail) -> None:
+        if self._by_id.get(tail.head.id) is not tail:
+            return  # pushed out or gone, and no longer counted
         self._bytes += tail.bytes - tail.counted_bytes
         tail.counted_bytes = tail.bytes
 

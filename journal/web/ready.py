@@ -31,8 +31,8 @@ def prefix(status: int, reason: str, headers: Mapping[str, str], size: int) -> b
 class Ready(web.StreamResponse):
     """An answer of which all is known but its request's id. `head` as `prefix` makes it."""
 
-    def __init__(self, head: bytes, body: bytes) -> None:
-        super().__init__()
+    def __init__(self, status: int, head: bytes, body: bytes) -> None:
+        super().__init__(status=status)
         self._lines, self._content = head, body
         self.request_id = ""
         self._writer: AbstractStreamWriter | None = None

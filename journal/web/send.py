@@ -60,14 +60,14 @@ async def answer(request: web.Request, told: Answer, *, headers: Mapping[str, st
     if "If-None-Match" in request.headers and matches(request, lines["ETag"]):
         return web.Response(status=304, headers=_without_body(lines))
     if len(body) <= ready.LARGEST and ready.is_plain(request):
-        return ready.Ready(head, body)
+        return ready.Ready(200, head, body)
     return web.Response(body=body, headers=lines.copy())
 
 
 def known(request: web.Request, status: int, media: str, body: bytes) -> web.StreamResponse:
     """Bytes that were kept: what a push was answered."""
     if len(body) < COMPRESSED_FROM and ready.is_plain(request):
-        return ready.Ready(_prefix(status, media, len(body)), body)
+        return ready.Ready(status, _prefix(status, media, len(body)), body)
     return web.Response(body=body, status=status, content_type=media)
 
 

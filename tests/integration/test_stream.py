@@ -75,8 +75,9 @@ class Source:
 async def source(service: Harness, since: str | int | None, **asked: str) -> AsyncIterator[Source]:
     """An open stream."""
     headers = {"Last-Event-ID": asked.pop("last")} if "last" in asked else {}
+    journal = asked.pop("journal", "j")
     query = asked | ({} if since is None else {"since": str(since)})
-    url = f"{service.url}/v1/journals/j/stream"
+    url = f"{service.url}/v1/journals/{journal}/stream"
     async with service.session.get(url, params=query, headers=headers) as response:
         yield Source(response)
 
