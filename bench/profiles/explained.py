@@ -50,18 +50,28 @@ PLANS: dict[str, Sequence[str]] = {
     ),
 }
 SEEN = {
-    "deltas": "",
-    "atom": "",
-    "snapshot": "",
-    "push": "",
-    "append": "",
+    "deltas": """A page is one look at the atoms that changed: by the index atom_revision, or in the whole table
+where they are most of it. That is the smaller part of the time; the larger is between the scan and the join above
+it: there each line is put together. A hundred thousand lines are sorted on disk, since work_mem is PostgreSQL's own
+4 MB.""",
+    "atom": """An atom and the commit that it comes from are two looks into primary keys. Its history is a walk: one
+look into change_pkey for each change before, and one into commit_pkey for who made it, whatever the size of the
+record.""",
+    "snapshot": """A snapshot reads the atoms of the journal once and joins their collections' names. Reading is the
+smaller part; the rest is putting the lines together. The head, with its collections, is a few pages.""",
+    "push": """What a push is decided on are single looks into primary keys, by plans that were made once. A
+thousand atoms are four pages each, three of them of the index.""",
+    "append": """A group of one pays for nine statements, each most of its time before the first row. With 32 pushes
+the state (row, jsonb and arrays, two indexes) is a third and commits and changes a fifth each; with 1000 inserts
+the state is nearly two thirds. An update costs the state over twice an insert: its revision is indexed, so both
+indexes are written. Nothing here reads a table whole.""",
 }
 
 
 async def explained(at: Place, name: str) -> str:
     """The plans of some queries, or what journal.append spends, as text."""
     plans = await _append(at) if name == "append" else await _queries(at, name)
-    return f"{SEEN[name]}\n\n{plans}"
+    return f"\n{SEEN[name]}\n\n\n{plans}"
 
 
 async def _queries(at: Place, name: str) -> str:
@@ -181,7 +191,7 @@ async def _updates(connection: Connection) -> list[Asked]:
     return [Asked("wide", changes, on_conflict="client")]
 
 
-async def _arguments(connection: Connection, asked: list[Asked]) -> list[Any]:
+async def _arguments(connection: Any, asked: list[Asked]) -> list[Any]:
     """What journal.append is given for a group, decided by the service's own code."""
     head = await heads.head_by_id(connection, await connection.fetchval(_WIDE))
     assert head is not None

@@ -35,7 +35,7 @@ async def pushes(at: Place, journal: str, what: str, made: Callable[[], push.Var
     asks = made()
     async with _service(at, journal) as served:
         told = f"{what} of one insert each, {push.CONNECTIONS} connections"
-        yield Work(served, told, "push", lambda seconds: _closed(at, served, journal, asks(journal), seconds))
+        yield Work(served, told, "a push", lambda seconds: _closed(at, served, journal, asks(journal), seconds))
 
 
 @asynccontextmanager
@@ -56,7 +56,7 @@ async def batches(at: Place, what: str) -> AsyncIterator[Work]:
                 asks = updating.asks(inserted // 3 if seconds > 1 else inserted // 10)
             return await _closed(at, served, "batch", asks, seconds, batch.SIZE)
 
-        yield Work(served, f"pushes of {batch.SIZE} {what}, {batch.CONNECTIONS} connections", "change", drive)
+        yield Work(served, f"pushes of {batch.SIZE} {what}, {batch.CONNECTIONS} connections", "a change", drive)
 
 
 @asynccontextmanager
@@ -72,7 +72,7 @@ async def polls(at: Place, behind: int) -> AsyncIterator[Work]:
             assert done.statuses == {200: done.requests}, done.statuses
             return done.requests
 
-        yield Work(served, f"polls from {behind} changes behind, {poll.CONNECTIONS} connections", "poll", drive)
+        yield Work(served, f"polls from {behind} changes behind, {poll.CONNECTIONS} connections", "a poll", drive)
 
 
 @asynccontextmanager
@@ -93,7 +93,7 @@ async def pages(at: Place, window: int) -> AsyncIterator[Work]:
                 done += 1
             return done
 
-        yield Work(served, f"deltas of {window // 1000} k changes as JSON, none asked for twice", "answer", drive)
+        yield Work(served, f"deltas of {window // 1000} k changes as JSON, none asked for twice", "an answer", drive)
         reader.close()
 
 
@@ -115,7 +115,7 @@ async def streams(at: Place) -> AsyncIterator[Work]:
                 return done
 
             told = f"one insert at a time to {STREAMS} streams, the next when all have it"
-            yield Work(served, told, "stream that is told", drive)
+            yield Work(served, told, "a stream that is told", drive)
         reader.close()
 
 

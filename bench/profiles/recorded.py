@@ -1,8 +1,8 @@
 """Recording a load with py-spy, and telling where the time went: by layer, by function with its callees, by function.
 
 py-spy sees Python's frames. What runs in C, and what the system does for it, counts as own time of the function that
-called it; what uvloop calls from C (asyncpg's protocol), as uvloop's where no Python is between. Threads that wait are
-not counted, nor are the idle ones of a pool, which py-spy takes for busy.
+called it. Samples with no function of anybody's are told apart and have no share: there libuv receives, asyncpg's
+protocol reads, or all wait for PostgreSQL or the load, which py-spy, having paused the process, takes for busy as well.
 """
 
 import asyncio
@@ -26,10 +26,15 @@ from bench.profiles.loads import Work
 RATE = 250
 TOP = 25
 LAYERS = ("journal/web", "journal/service", "journal/core", "journal/store", "journal", "aiohttp", "asyncpg")
-UNDER = "uvloop, asyncio"  # the loop itself, and what it calls that is no Python
-_LOOP = "the loop: uvloop, and what it calls in C"
-_OUTSIDE = ("<frozen runpy>", "bench/serve.py", "asyncio/runners.py", "uvloop/__init__.py", "threading.py")
-_IDLE = ("_worker", "concurrent/futures/thread.py")
+UNDER = "asyncio"
+_OUTSIDE = (
+    "<frozen runpy>",
+    "bench/serve.py",
+    "asyncio/runners.py",
+    "uvloop/__init__.py",
+    "threading.py",
+    "concurrent/futures/thread.py",
+)
 _FRAME = re.compile(r"(.*) \((.*?)(?::\d+)?\)")
 _INSTALLED = re.compile(r".*/(?:site-packages|python3\.\d+)/")
 
@@ -113,13 +118,17 @@ def _told(work: Work, alone: Measured, watched: Measured) -> list[str]:
         "of which for system calls": alone.system_s,
         "PostgreSQL's processes": alone.postgres_s,
     }
-    rate = alone.done / alone.seconds
-    told = ", ".join(f"{what} {1e6 * used_s / alone.done:.3g} µs" for what, used_s in each.items() if used_s)
+    rate, rate_then = alone.done / alone.seconds, watched.done / watched.seconds
+    told = ", ".join(f"{what} {_amount(1e6 * used_s / alone.done)} µs" for what, used_s in each.items() if used_s)
     return [
         f"load      {work.what}",
-        f"rate      {rate:,.0f} a second, {watched.done / watched.seconds:,.0f} while recorded; one is a {work.one}",
-        f"CPU       {told}; for each {work.one}, while not recorded",
+        f"rate      {_amount(rate)} a second, {_amount(rate_then)} while recorded; one is {work.one}",
+        f"CPU       {told}; for {work.one}, while not recorded",
     ]
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def table(stacks: Iterable[str]) -> list[str]:
@@ -127,19 +136,21 @@ def table(stacks: Iterable[str]) -> list[str]:
     layers: Counter[str] = Counter()
     inclusive: Counter[str] = Counter()
     own: Counter[str] = Counter()
+    outside = 0
     for line in stacks:
-        stack, _, samples = line.rpartition(" ")
-        frames = [_frame(frame) for frame in stack.split(";")]
-        if frames[-1] == _IDLE:
+        stack, _, told = line.rpartition(" ")
+        samples = int(told)
+        frames = [frame for frame in map(_frame, stack.split(";")) if frame[1] not in _OUTSIDE]
+        if not frames:
+            outside += samples
             continue
-        frames = [frame for frame in frames if frame[1] not in _OUTSIDE] or [(_LOOP, "")]
-        layers[_layer(frames)] += int(samples)
-        own[_name(frames[-1])] += int(samples)
-        for name in {_name(frame) for frame in frames}:
-            inclusive[name] += int(samples)
+        layers[_layer(frames)] += samples
+        own[_name(frames[-1])] += samples
+        for name in set(map(_name, frames)):
+            inclusive[name] += samples
     total = layers.total()
     return [
-        f"samples   {total:,}, {RATE} a second, of threads that do not wait",
+        f"samples   {total:,} within some function, {outside:,} in the loop itself, {RATE} a second",
         *_section("By layer, with what it calls outside of all layers", layers, total),
         *_section(f"By function, with all that it calls: the first {TOP}", inclusive, total),
         *_section(f"By function, without: the first {TOP}", own, total),

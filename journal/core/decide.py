@@ -10,7 +10,6 @@ from typing import assert_never
 import msgspec
 from msgspec import UNSET, Raw
 
-from journal.core.consolidate import patched
 from journal.core.equal import same
 from journal.core.model import (
     AtomState,
@@ -188,14 +187,15 @@ class _Deciding:
         if atom.data is None:
             return _conflict(atom)
         fields = {} if change.data is None else decode_fields(change.data)
-        if not fields.keys().isdisjoint(change.unset):
+        if change.unset and not fields.keys().isdisjoint(change.unset):
             both = sorted(fields.keys() & set(change.unset))
             return _rejected("set_and_unset", f"sets and unsets the same: {', '.join(both)}")
         present = decode_fields(atom.data)
         if _is_so_already(present, fields, change.unset):
             return _unchanged(atom, with_current=known.has_moved)
         if not known.has_moved or self.policy(change) == "client":
-            return self.record_patch(atom, change, change.data, change.unset, has_moved=known.has_moved)
+            said, unset = change.data, change.unset
+            return self.record_patch(atom, change, present, fields, said, unset, has_moved=known.has_moved)
         if self.policy(change) == "merge" and change.if_data is UNSET:
             return self.merge(atom, change, present, fields)
         return _conflict(atom)
@@ -213,7 +213,8 @@ class _Deciding:
             return _conflict(atom)
         if _is_so_already(present, left, unset):
             return _unchanged(atom, with_current=True)
-        return self.record_patch(atom, change, encode_fields(left) if left else None, unset, has_moved=True)
+        said = encode_fields(left) if left else None
+        return self.record_patch(atom, change, present, left, said, unset, has_moved=True)
 
     def delete(self, atom: _Atom, change: PushChange, known: _Known) -> Outcome:
         if atom.data is None:
@@ -244,18 +245,31 @@ class _Deciding:
         return _recorded(atom, has_moved=has_moved)
 
     def record_patch(
-        self, atom: _Atom, change: PushChange, patch: bytes | None, unset: tuple[str, ...], *, has_moved: bool
+        self,
+        atom: _Atom,
+        change: PushChange,
+        present: dict[str, Raw],
+        patch: dict[str, Raw],
+        said: bytes | None,
+        unset: tuple[str, ...],
+        *,
+        has_moved: bool,
     ) -> Outcome:
+        """Record an update by a `patch`, which is `said` so; `present`, the atom's fields, is put to date with it."""
         now = atom.now
         assert now is not None
-        assert now.data is not None
-        data = patched(now.data, patch, unset)
+        for name in unset:
+            present.pop(name, None)
+        present.update(patch)
+        data = encode_fields(present)
         if self.is_too_large(data):
             return self.too_large(data)
-        revision = self.record(atom, change, Op.UPDATE, patch, unset)
-        told = dict.fromkeys((*unset, *(() if patch is None else decode_fields(patch))), revision)
-        fields = {name: at for name, at in now.fields.items() if name not in told} | told
-        atom.now = msgspec.structs.replace(now, revision=revision, data=data, fields=fields)
+        revision = self.record(atom, change, Op.UPDATE, said, unset)
+        fields = now.fields.copy()
+        for name in (*unset, *patch):
+            fields.pop(name, None)
+            fields[name] = revision
+        atom.now = AtomState(now.born, now.born_by, now.created, revision, data, fields)
         return _recorded(atom, has_moved=has_moved)
 
     def record(self, atom: _Atom, change: PushChange, op: Op, data: bytes | None, unset: tuple[str, ...]) -> int:
@@ -295,9 +309,14 @@ def _equal(expected: bytes | None, data: bytes | None) -> bool:
 
 
 def _is_so_already(present: dict[str, Raw], fields: dict[str, Raw], unset: tuple[str, ...]) -> bool:
-    return not any(name in present for name in unset) and all(
-        name in present and same(bytes(present[name]), bytes(value)) for name, value in fields.items()
-    )
+    for name in unset:
+        if name in present:
+            return False
+    for name, value in fields.items():
+        there = present.get(name)
+        if there is None or not same(bytes(there), bytes(value)):
+            return False
+    return True
 
 
 def _current(state: AtomState | None) -> Current | None:

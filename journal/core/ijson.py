@@ -75,7 +75,9 @@ LONG_INTEGER = b":" + b"0" * 16
 
 def may_hold_long_integer(text: bytes) -> bool:
     """Whether JSON `text` may hold an integer of 16 digits and more, so perhaps beyond 2^53; False is certain."""
-    return text.translate(AS_ZEROS, b"- \t\r\n").find(LONG_INTEGER) >= 0 or text[0] not in b"{["
+    if len(text) < 16:
+        return False
+    return text.translate(AS_ZEROS, b"- \t\r\n").find(LONG_INTEGER) >= 0 or text[0] not in b'{["'
 
 
 AS_BRACES = bytes.maketrans(b"[]", b"{}")
