@@ -20,13 +20,13 @@ select greatest(
 -- The deltas of one page from the state, a line of JSON each, in the order of their revisions.
 -- $2 the round's base, which chooses insert, replace or update, and the fields · $3 the page's position, which
 -- chooses what was cancelled · $4 the page's end · $5 these collections only · $6 the client that asks, which is
--- told the delete of what it inserted itself (born_by 0: several have) · $7 with who and when.
+-- told the delete of what it inserted itself (born_by 0: several have) · $7 with who and when. `offset 0` has a
+-- collection's name rendered once, not once a row.
 prepare delta_lines (int, bigint, bigint, bigint, int[], int, boolean) as
 select '{"op":"'
        || case when a.deleted then 'delete' when a.created <= $2 then 'update'
                when a.born > $2 then 'insert' else 'replace' end
-       || '","collection":' || to_json(k.name)::text
-       || ',"atom":' || to_json(a.atom)::text
+       || k.told || to_json(a.atom)::text
        || ',"revision":' || a.revision
        || case
             when a.deleted then ''
@@ -40,7 +40,8 @@ select '{"op":"'
        || case when $7 then journal.meta(a.journal_id, a.revision) else '' end
        || '}'
   from journal.atom a
-  join journal.collection k on k.journal_id = a.journal_id and k.id = a.collection_id
+  join (select k.id, '","collection":' || to_json(k.name)::text || ',"atom":' as told
+          from journal.collection k where k.journal_id = $1 offset 0) k on k.id = a.collection_id
  where a.journal_id = $1
    and a.revision > $3
    and a.revision <= $4
