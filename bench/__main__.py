@@ -29,6 +29,8 @@ BENCHES: dict[str, Callable[[Place], Awaitable[list[Row]]]] = {
     "slow": live.slow,
 }
 
+NOTE = "Medians of the rounds; a goal is for the ratio, or for the figure where there is none."
+
 
 def main(
     names: Annotated[list[str] | None, typer.Argument(help=f"of {', '.join(BENCHES)}; all if none is named")] = None,
@@ -54,16 +56,18 @@ async def _run(names: list[str], dsn: str | None, json: Path | None, *, is_quick
         console.width = 140
     async with place(dsn, is_quick=is_quick) as at:
         told = await machine(at)
-        for name in names:
-            start = time.monotonic()
-            with console.status(name):
-                rows += await BENCHES[name](at)
-            console.print(f"{name}: {time.monotonic() - start:.0f} s", style="dim")
-    console.print(table(rows, is_markdown=not console.is_terminal))
-    console.print("Medians of the rounds; a goal is for the ratio, or for the figure where there is none.", style="dim")
-    console.print(told)
-    if json is not None:
-        json.write_bytes(msgspec.json.format(msgspec.json.encode({"machine": told, "rows": rows})))
+        try:
+            for name in names:
+                start = time.monotonic()
+                with console.status(name):
+                    rows += await BENCHES[name](at)
+                console.print(f"{name}: {time.monotonic() - start:.0f} s", style="dim")
+        finally:  # what was measured is told, whatever became of the rest
+            console.print(table(rows, is_markdown=not console.is_terminal))
+            console.print(NOTE, style="dim")
+            console.print(told)
+            if json is not None:
+                json.write_bytes(msgspec.json.format(msgspec.json.encode({"machine": told, "rows": rows})))
 
 
 if __name__ == "__main__":

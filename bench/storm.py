@@ -22,7 +22,7 @@ from bench.place import ROOT, Place, connected, serving
 from bench.rows import Row, figure, ratio
 from bench.snapshot import Memory
 
-JOURNAL, OTHERS = "large", "others"
+JOURNAL, OTHERS = "storm", "others"
 CLIENTS = 200
 RATE = 1_000_000  # bytes a second that each reads
 PIECE = 32 << 10

@@ -6,7 +6,7 @@ back, or owed something of its own leaves, and looks for itself (service/stream.
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 from uuid import UUID
 
@@ -24,7 +24,7 @@ from journal.store.heads import Head
 
 _log = logging.getLogger(__name__)
 BOOKMARK_S = 14.0
-TICK_S = (0.01, 0.05)  # between two looks: as long as telling took, within these
+TICK_S = (0.01, 0.05)  # between two looks: the least, or while changes keep coming as long as telling took
 LIMIT = 1000  # deltas of an event
 AT_ONCE = 200  # streams that are told before others get their turn
 APART = 8  # streams that look for themselves at the same time
@@ -42,9 +42,7 @@ class Follower(Protocol):
     client: str | None
     agent: str | None
 
-    def tell(self, event: events.Event) -> bool:
-        """Send without waiting; False, and nothing is sent, where the reader has not taken all that came before."""
-        ...
+    tell: Callable[[bytes], bool]  # sends without waiting; False, and nothing is sent, where the reader is not ready
 
 
 class Cohort(msgspec.Struct, eq=False):
@@ -125,7 +123,8 @@ class Crowd:
         for cohort in list(self._cohorts.values()):
             await self._tell(tail, cohort)
         least, most = TICK_S
-        await asyncio.sleep(min(max(self._loop.time() - begun, least), most))
+        took = self._loop.time() - begun
+        await asyncio.sleep(min(max(took, least), most) if changed.is_set() else least)
         await self._news(changed)
 
     async def _news(self, changed: asyncio.Event) -> None:
@@ -165,23 +164,37 @@ class Crowd:
     async def _send(self, tail: Tail, cohort: Cohort, event: events.Event, *, who_asks_matters: bool) -> None:
         """Move the cohort on, an event further; who cannot be told it like this stays behind."""
         self._drop(cohort)
-        told_at, saw = self._loop.time(), self.fanout.registry.saw
-        for place, stream in enumerate(list(cohort.members), 1):
-            if place % AT_ONCE == 0:
-                await asyncio.sleep(0)
-            let_go = cohort.members.get(stream)
+        told_at, streams = self._loop.time(), list(cohort.members)
+        for start in range(0, len(streams), AT_ONCE):
+            onward = self._cohort(event.cursor, told_at, cohort.seen)  # anew: meanwhile all in it may have left
+            self._send_some(tail, cohort, streams[start : start + AT_ONCE], event, onward, who_asks_matters)
+            if not onward.members:
+                self._drop(onward)
+            await asyncio.sleep(0)
+
+    def _send_some(
+        self,
+        tail: Tail,
+        cohort: Cohort,
+        streams: list[Follower],
+        event: events.Event,
+        onward: Cohort,
+        who_asks_matters: bool,  # noqa: FBT001 — only called above
+    ) -> None:
+        data, cursor, before = event.data, event.cursor, cohort.members
+        for stream in streams:
+            let_go = before.get(stream)
             if let_go is None:
                 continue  # it went away meanwhile
             client = stream.client
             is_alike = client is None or (not who_asks_matters and client in tail.admitted)
-            if not is_alike or not stream.tell(event):
+            if not is_alike or not stream.tell(data):
                 self._let_go([stream])
                 continue
             if client is not None:
-                saw(self.journal, client, cohort.since, stream.agent)
-            stream.since = event.cursor
-            del cohort.members[stream]
-            onward = self._cohort(event.cursor, told_at, cohort.seen)  # each time: meanwhile all in it may have left
+                self.fanout.registry.saw(self.journal, client, cohort.since, stream.agent)
+            stream.since = cursor
+            del before[stream]
             onward.members[stream], self._of[stream] = let_go, onward
 
     async def _called_back(self, head: Head, cohort: Cohort) -> list[Follower]:

@@ -6,12 +6,12 @@ later.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from journal.core.cursor import Cursor
 from journal.errors import ClientForgotten, JournalNotFound, ResyncRequired, Unavailable
 from journal.service import events, fanout
-from journal.service.events import Event
 from journal.service.rounds import page
 
 FRESH_S = 1.0  # who was told its cursor as lately as this need not be told it again
@@ -53,6 +53,7 @@ class Stream:
     ) -> None:
         self.fanout, self.journal, self.since, self.sink = fanned, journal, since, sink
         self.collections, self.client, self.agent = collections, client, agent
+        self.tell: Callable[[bytes], bool] = sink.send_now
         self._told_at = float("-inf")
 
     async def run(self) -> None:
@@ -67,10 +68,6 @@ class Stream:
             await self.sink.send(events.retry())  # it comes back, and is told then
         else:
             await self.sink.send(events.retry())
-
-    def tell(self, event: Event) -> bool:
-        """As the fan-out wants it."""
-        return self.sink.send_now(event.data)
 
     async def _look(self) -> None:
         """Tell what is new; where nothing is, follow with others."""

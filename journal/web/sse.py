@@ -98,7 +98,8 @@ class Sink:
 
     def send_now(self, data: bytes) -> bool:
         """Send to a reader that has taken everything, or else not at all."""
-        if self._transport.is_closing() or self._unsent():
+        transport = self._transport
+        if transport.get_write_buffer_size() or transport.is_closing():
             return False
         framed = _framed(data) if self._is_chunked else data
         try:
@@ -109,7 +110,7 @@ class Sink:
             self.abort()
             return False
         if sent < len(framed):
-            self._transport.write(framed[sent:])
+            transport.write(framed[sent:])
         return True
 
     def _unsent(self) -> int:
