@@ -227,7 +227,7 @@ async def test_p12_streams_of_another_process_miss_nothing_while_its_listener_is
             for one in told:
                 where, atoms = 1, list[str]()
                 while len(atoms) < 60:
-                    event = await one.next(seconds=5)
+                    event = await one.next(seconds=20)
                     assert event is not None
                     if event.name == "deltas":
                         assert event.data["since"] == where
