@@ -6,7 +6,6 @@ sockets in a loop; both are heard by audiences of the same kind, so that what th
 """
 
 import asyncio
-import resource
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -21,7 +20,7 @@ import msgspec
 
 from bench.audience import Audience, Heard, Open, Stream, audience, chunk, weighted
 from bench.load import Ask, Load, Reader, Served, closed_loop, get, post
-from bench.place import Place, connected, serving
+from bench.place import Place, allow_files, connected, serving
 from bench.rows import Row, figure, ratio
 from bench.snapshot import Memory
 
@@ -58,7 +57,7 @@ class Round(msgspec.Struct):
 async def rows(at: Place) -> list[Row]:
     """Streams: idle, told one change at a time, and told a burst."""
     streams = 1000 if at.is_quick else STREAMS
-    _raise_limit(streams)
+    allow_files(streams)
     await at.create(JOURNAL)
     names = count(1)
     with serving("journal", at) as journal, audience() as crowd:
@@ -72,7 +71,7 @@ async def rows(at: Place) -> list[Row]:
 
 async def waiters(at: Place) -> list[Row]:
     """Waiting polls, beside as many streams: what PostgreSQL is asked meanwhile, and how soon they are answered."""
-    _raise_limit(2 * WAITERS)
+    allow_files(2 * WAITERS)
     seconds = 2.0 if at.is_quick else 4.0
     await at.create(WAITING)
     await at.create(QUIET)
@@ -116,13 +115,6 @@ async def slow(at: Place) -> list[Row]:
     """Large changes to a few streams; the same again with one that never reads, and one that reads slowly."""
     await at.create(LARGE)
     return await asyncio.to_thread(_slow, at)
-
-
-def _raise_limit(connections: int) -> None:
-    """As many open files as are allowed, for the processes that are started as well."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    assert most == resource.RLIM_INFINITY or most > connections + 500, f"only {most} open files are allowed here"
 
 
 def _idle(at: Place, journal: Served, crowd: Audience, streams: int) -> list[Row]:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import shlex
 import subprocess
 import sys
@@ -132,6 +133,13 @@ def serving(what: str, at: Place, folder: Path | None = None) -> Iterator[Served
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def allow_files(connections: int) -> None:
+    """Open as many files as the system lets us, here and in what is started: at least that many connections."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    assert most == resource.RLIM_INFINITY or most > connections + 500, f"only {most} open files are allowed here"
 
 
 async def machine(at: Place) -> dict[str, Any]:

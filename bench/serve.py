@@ -110,8 +110,7 @@ class Single:
                 head = await heads.head_by_id(connection, journal)
                 assert head is not None
                 group = Group(self.limits, {asked.journal: Tail(head)}, is_locked=True)
-                await group.load(connection, [asked])
-                group.settle(asked)
+                await group.take(connection, [asked])
                 await group.append(connection)
             except BaseException:
                 await connection.execute("rollback")

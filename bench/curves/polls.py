@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -16,10 +15,9 @@ from typing import cast
 
 from bench.curves.curve import Curve, Panel, Peak, Rounds, rounds, seconds
 from bench.load import Ask, Load, Served, closed_loop, get, post
-from bench.place import ROOT, Place, connected, serving
+from bench.place import ROOT, Place, allow_files, connected, serving
 
 CONNECTIONS = 64
-DESCRIPTORS = 12_000
 TOGETHER = 100  # streams that are opened at once
 LATE_S = 60.0
 _MEMORY = "memory above idle, MiB (peak)"
@@ -166,9 +164,7 @@ async def streams(at: Place) -> list[Curve]:
     polls = await _polls(at, ["quiet"])
     stream = get(polls[0].split(b" ")[1].decode().replace("/deltas?", "/stream?"))
     taken = Rounds()
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))  # the service inherits it
+    allow_files(counts[-1])
     for _ in range(rounds(at)):
         for what, request, end in (("stream", stream, b"event: bookmark"), ("connection", polls[0], b"\r\n\r\n")):
             with serving("journal", at) as journal:

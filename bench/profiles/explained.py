@@ -196,9 +196,7 @@ async def _arguments(connection: Any, asked: list[Asked]) -> list[Any]:
     head = await heads.head_by_id(connection, await connection.fetchval(_WIDE))
     assert head is not None
     group = Group(Limits(), {"wide": Tail(head)}, is_locked=True)
-    await group.load(connection, asked)
-    for one in asked:
-        group.settle(one)
+    await group.take(connection, asked)
     group.seal()
     assert len(group.recording.atoms) == sum(len(one.changes) for one in asked)
     return record._arguments(group.recording)

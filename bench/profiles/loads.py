@@ -14,7 +14,7 @@ import msgspec
 from bench import batch, deltas, live, poll, push
 from bench.audience import audience
 from bench.load import Ask, Reader, Served, closed_loop, get
-from bench.place import Place, connected, serving
+from bench.place import Place, allow_files, connected, serving
 
 STREAMS = 1000
 UPDATED = 170  # pushes of 1000 that there are to update
@@ -100,7 +100,7 @@ async def pages(at: Place, window: int) -> AsyncIterator[Work]:
 @asynccontextmanager
 async def streams(at: Place) -> AsyncIterator[Work]:
     """One change at a time to many streams, the next when all have it."""
-    live._raise_limit(STREAMS)
+    allow_files(STREAMS)
     async with _service(at, live.JOURNAL) as served:
         names, reader = count(1), Reader(served.port)
         with audience() as crowd:

@@ -63,7 +63,6 @@ class Group:
         self.answers: list[tuple[Asked, Decided | JournalError]] = []
         self.decided: dict[tuple[int, int, int], Decided | None] = {}
         self.decided_keys: dict[tuple[int, str], Decided] = {}
-        self.chains: dict[tuple[int, int], bytes] = {}
         if before is not None:
             self.recording.old_atoms.update(before.recording.atoms)
             self.decided.update({push[:3]: push[3] for push in before.recording.pushes})
@@ -75,6 +74,12 @@ class Group:
         for name, tail in tails.items():
             if name not in self.states:
                 self.states[name] = Standing(tail, None if self._before is None else self._before.states.get(name))
+
+    async def take(self, connection: Connection, asked: Sequence[Asked]) -> None:
+        """Load what some pushes are to be decided on, and decide them."""
+        await self.load(connection, asked)
+        for one in asked:
+            self.settle(one)
 
     async def load(self, connection: Connection, asked: Sequence[Asked]) -> None:
         """What some pushes are to be decided on; their journals were let in."""
@@ -133,7 +138,9 @@ class Group:
             based.setdefault(one.journal, []).append(one)
             if not state.knows_chain(one.base.revision) and one.base.revision <= state.head.head:
                 places[state.head.id, one.base.revision] = None
-        self.chains |= await record.chains_at(connection, list(places))
+        by_id = {state.head.id: state for state in self.states.values()}
+        for (journal, revision), there in (await record.chains_at(connection, list(places))).items():
+            by_id[journal].chains[revision] = chain.told(there)
         for name, pushes in based.items():
             state = self.states[name]
             found = await floors_for(
@@ -165,7 +172,7 @@ class Group:
             judge(
                 asked.base,
                 state.head,
-                self._chain_there(asked.base, state),
+                state.chain_there(asked.base.revision),
                 floors=state.floors,
                 collections=asked.base.collections,
                 client=asked.client,
@@ -202,15 +209,6 @@ class Group:
             raise PushTooOld(client.pushed)
         decided = self.decided[key]
         return Decided(b"", 200, _forgotten(state)) if decided is None else _replayed(asked, decided)
-
-    def _chain_there(self, base: Cursor, state: "Standing") -> str | None:
-        known = state.chains.get(base.revision)
-        if known is not None:
-            return known
-        found = self.chains.get((state.head.id, base.revision))
-        if found is None and base.revision == 0:
-            found = chain.START
-        return None if found is None else chain.told(found)
 
     def _commit(self, asked: Asked, state: "Standing", decision: decide.Decision, number: int | None) -> None:
         journal, first = state.head.id, state.revision + 1
@@ -302,13 +300,13 @@ class Standing:
         self.decided: dict[Key, AtomState] = {}
         self.chains: dict[int, str] = {} if before is None else dict(before.ends)
         self.ends: dict[int, str] = {}  # those of `chains` that are the group's own commits
-        self.known: dict[UUID, Client] = {}  # as they were when what the group is decided on was loaded
+        # As they were when what the group is decided on was loaded; those of the group before, as it leaves them.
+        self.known: dict[UUID, Client] = {} if before is None else dict(before.clients)
         self.commits: list[NewCommit] = []
         self.clients: dict[UUID, Client] = {}
         self.floors: list[Floor] = []
         self.highest_client: int = 0 if before is None else before.highest_client
         self.is_written = False
-        self._clients_before = {} if before is None else before.clients
         self._names = {collection.id: collection.name for collection in self.head.collections.values()}
         self._last_collection = max(self._names, default=0)
 
@@ -318,7 +316,7 @@ class Standing:
     def client(self, name: UUID | None) -> Client | None:
         if name is None:
             return None
-        return self.clients.get(name) or self._clients_before.get(name) or self.known.get(name)
+        return self.clients.get(name) or self.known.get(name)
 
     def knows_client(self, name: UUID) -> bool:
         """Whether memory does; what it knows is taken over, as it may forget it before the group is decided."""
@@ -333,6 +331,11 @@ class Standing:
         if remembered is not None:
             self.chains[revision] = remembered
         return revision in self.chains
+
+    def chain_there(self, revision: int) -> str | None:
+        """The chain at a revision, as far as it was loaded; None where no commit ends."""
+        there = self.chains.get(revision)
+        return chain.told(chain.START) if there is None and revision == 0 else there
 
     def write(self) -> None:
         """Something of the journal is going to be recorded."""

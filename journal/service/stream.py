@@ -64,10 +64,10 @@ class Stream:
                 await self._look()
         except ResyncRequired as error:
             await self.sink.send(events.resync(error))
+            return
         except (Unavailable, JournalNotFound, ClientForgotten):
-            await self.sink.send(events.retry())  # it comes back, and is told then
-        else:
-            await self.sink.send(events.retry())
+            pass  # it comes back, and is told then
+        await self.sink.send(events.retry())
 
     async def _look(self) -> None:
         """Tell what is new; where nothing is, follow with others."""

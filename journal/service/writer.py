@@ -133,9 +133,7 @@ class Writer:
         asked = [one for one in asked if one.journal in tails]
         if asked:
             async with self.database.writing() as connection:
-                await flight.group.load(connection, asked)
-            for one in asked:
-                flight.group.settle(one)
+                await flight.group.take(connection, asked)
 
     async def _fly(self, flight: "_Flight", asked: list[Asked]) -> None:
         """Record a group that is decided; where that does not work, all is done again with it."""
@@ -235,9 +233,7 @@ class Writer:
             for tail in tails.values():
                 await self.tails.refresh_locked(connection, tail)
             group = Group(self.limits, tails, is_locked=True)
-            await group.load(connection, asked)
-            for one in asked:
-                group.settle(one)
+            await group.take(connection, asked)
             at = await group.append(connection)
         group.publish(self.tails, at)
 

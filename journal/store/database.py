@@ -72,6 +72,16 @@ def translated() -> Iterator[None]:
         raise Unavailable("PostgreSQL is away or busy") from error
 
 
+@contextmanager
+def connecting() -> Iterator[None]:
+    """The same while a connection is made: for whatever reason PostgreSQL lets nobody in, that may pass."""
+    try:
+        with translated():
+            yield
+    except asyncpg.PostgresError as error:
+        raise Unavailable("PostgreSQL is away or busy") from error
+
+
 class Database:
     """The pools of one process. `reading` answers requests, `writing` records, `operating` does what may wait."""
 
@@ -143,11 +153,9 @@ class Database:
 @asynccontextmanager
 async def _acquired(pool: "Pool | None") -> AsyncIterator[Connection]:
     assert pool is not None
+    with connecting():
+        connection = await pool.acquire(timeout=ACQUIRE_S)
     with translated():
-        try:
-            connection = await pool.acquire(timeout=ACQUIRE_S)
-        except asyncpg.PostgresError as error:  # for whatever reason it lets nobody in, that may pass
-            raise Unavailable("PostgreSQL is away or busy") from error
         try:
             yield connection
         finally:

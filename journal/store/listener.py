@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 
 from journal.errors import Unavailable
-from journal.store.database import translated
+from journal.store.database import connecting, translated
 
 _log = logging.getLogger(__name__)
 LONGEST_S = 5.0
@@ -45,13 +45,10 @@ class Listener:
 
     async def _listen(self) -> None:
         closed = asyncio.Event()
-        try:
-            with translated():
-                connection = await asyncpg.connect(
-                    self.dsn, timeout=5, server_settings={"application_name": "journal listen"}
-                )
-        except asyncpg.PostgresError as error:
-            raise Unavailable("PostgreSQL is away or busy") from error
+        with connecting():
+            connection = await asyncpg.connect(
+                self.dsn, timeout=5, server_settings={"application_name": "journal listen"}
+            )
         try:
             connection.add_termination_listener(lambda _: closed.set())
             with translated():

@@ -69,10 +69,9 @@ async def serve(
 def _allow_files() -> None:
     """Open as many files as the system lets us; many let a program open 1024 unless it asks."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY:
-        hard = max(soft, FILES)  # macOS has a limit besides, and refuses more
+    wanted = max(soft, FILES) if hard == resource.RLIM_INFINITY else hard  # macOS has a limit besides, and refuses more
     with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _collect_seldom() -> None:

@@ -161,7 +161,7 @@ class Routes:
         if asked.client is not None:
             self.service.registry.saw(journal, str(asked.client), None, request.headers.get("User-Agent"))
         media = "application/json" if decided.status == 200 else "application/problem+json"
-        return send.known(request, decided.status, media, decided.answer)
+        return send.kept(request, decided.status, media, decided.answer)
 
     async def snapshot(self, request: web.Request) -> web.StreamResponse:
         """GET …/snapshot: where the snapshot is."""

@@ -64,7 +64,7 @@ async def answer(request: web.Request, told: Answer, *, headers: Mapping[str, st
     return web.Response(body=body, headers=lines.copy())
 
 
-def known(request: web.Request, status: int, media: str, body: bytes) -> web.StreamResponse:
+def kept(request: web.Request, status: int, media: str, body: bytes) -> web.StreamResponse:
     """Bytes that were kept: what a push was answered."""
     if len(body) < COMPRESSED_FROM and ready.is_plain(request):
         return ready.Ready(status, _prefix(status, media, len(body)), body)

@@ -8,9 +8,12 @@ from uuid import uuid4
 import aiohttp
 import pytest
 import zstandard
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from journal.config import Memory
-from tests.harness import Harness, Json, Reply, delete, insert, serving
+from journal.web.ready import Ready
+from tests.harness import Harness, Json, Reply, delete, insert, serving, update
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 VARY = "Accept, Accept-Encoding, Authorization"
@@ -244,3 +247,45 @@ async def test_every_request_has_an_id(service: Harness) -> None:
     assert known.headers["X-Request-Id"] == "mine-7"
     ids = [reply.headers["X-Request-Id"] for reply in others]
     assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("path", ["j", "j/deltas?since=0", "j/deltas?since=3"])
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+async def test_what_is_written_beneath_aiohttp_is_what_aiohttp_would_write(
+    service: Harness, monkeypatch: pytest.MonkeyPatch, path: str, coding: str
+) -> None:
+    """Which it does where the connection is to be closed."""
+    await service.pushed([insert("todo", f"{n}", {"t": "x" * 400}) for n in range(3)])
+    await service.pushed([insert("todo", "last")])
+    prepare, written = Ready.prepare, list[Ready]()
+
+    async def noted(self: Ready, request: web.BaseRequest) -> AbstractStreamWriter:
+        written.append(self)
+        return await prepare(self, request)
+
+    monkeypatch.setattr(Ready, "prepare", noted)
+    beneath = await fetch(service, path, coding)
+    above = await fetch(service, path, coding, Connection="close")
+
+    assert [ready.status for ready in written] == [200]
+    assert (beneath.status, beneath.body) == (above.status, above.body)
+    assert without_request(beneath) == without_request(above)
+
+
+async def test_a_pushs_answer_beneath_aiohttp_is_what_aiohttp_would_write(service: Harness) -> None:
+    for change, status in ((insert("todo", "a"), 200), (update("todo", "none", {"n": 1}, if_data={"n": 0}), 409)):
+        body = {"changes": [change], "atomic": True}
+        beneath, above = [
+            await service.call("POST", "j/changes", json=body, headers={"Idempotency-Key": f"{status}"} | headers)
+            for headers in ({}, {"Connection": "close"})
+        ]
+
+        assert beneath.status == above.status == status
+        assert above.json == beneath.json | {"replayed": True}
+        assert without_request(beneath).keys() == without_request(above).keys()
+
+
+def without_request(reply: Reply) -> dict[str, str]:
+    """The headers but for those that each answer has of its own."""
+    own = ("date", "x-request-id", "connection")
+    return {name.lower(): value for name, value in reply.headers.items() if name.lower() not in own}
