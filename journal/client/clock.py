@@ -30,7 +30,7 @@ def steady_ns() -> int:
     """Nanoseconds by a clock that nobody sets, and that goes on while the machine sleeps."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    if sys.platform == "darwin":  # where time.monotonic stands still in sleep, and CLOCK_MONOTONIC follows the wall
+    if sys.platform == "darwin":  # time.monotonic stands still in sleep there; this one goes on, unadjusted
         return time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
     return time.monotonic_ns()  # Windows: it counts the time asleep as well; elsewhere there may be none that does
 
