@@ -52,6 +52,16 @@ class PushRequest(msgspec.Struct, forbid_unknown_fields=True):
     now: datetime | UnsetType = UNSET
 
 
+class SyncRequest(PushRequest, kw_only=True):
+    """The body of POST …/sync: that of a push, which may be without changes, and what is to be told after it."""
+
+    since: Revision | str
+    changes: list[ChangeRequest] = []
+    limit: Annotated[int, Meta(ge=1)] = 10_000
+    collections: Annotated[list[CollectionName], Meta(min_length=1)] | UnsetType = UNSET
+    get: dict[CollectionName, list[AtomName]] | UnsetType = UNSET
+
+
 class PushAnswer(msgspec.Struct):
     """The answer to it. `replayed` is the last member: a replay is the same bytes but for it."""
 

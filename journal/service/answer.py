@@ -1,7 +1,7 @@
 """Answers: what is said, in the form that was asked for, and how long it may be kept.
 
-An answer is either whole bytes or, where it is large, made piece by piece from a spool. JSON, its stream of lines
-and MessagePack say the same.
+An answer is either whole bytes or, where it is large, made piece by piece from what was spooled. JSON, its stream of
+lines and MessagePack say the same.
 """
 
 from collections.abc import Iterator
@@ -23,6 +23,7 @@ MEDIA: dict[Form, str] = {
 }
 IMMUTABLE = "public, max-age=31536000, immutable"
 REVALIDATE = "no-cache"
+NEVER = "no-store"
 
 _encode = msgspec.json.Encoder().encode
 _pack = msgspec.msgpack.Encoder().encode
@@ -30,7 +31,7 @@ _unpack_json = msgspec.json.Decoder().decode
 
 
 class Answer(msgspec.Struct, eq=False):
-    """`body` whole, or None and `pieces` of it. `tag` identifies the representation.
+    """`body` whole, or None and `pieces` of it. `tag` identifies the representation; "": it is told but once.
 
     `coded` is for who sends it to keep what an answer that is sent often needs be made only once for, by coding.
     """
@@ -40,7 +41,7 @@ class Answer(msgspec.Struct, eq=False):
     tag: str
     cache: str = REVALIDATE
     pieces: Iterator[bytes] | None = None
-    spool: Spool | None = None
+    spools: tuple[Spool, ...] = ()
     coded: dict[str, Any] = {}
     is_empty: bool = False
     who_asks_matters: bool = False  # something came to nothing, which one client may have to be told
@@ -48,8 +49,8 @@ class Answer(msgspec.Struct, eq=False):
 
     def close(self) -> None:
         """Let go of what was not sent."""
-        if self.spool is not None:
-            self.spool.close()
+        for spool in self.spools:
+            spool.close()
 
 
 def whole(
@@ -82,7 +83,7 @@ def of_spool(members: Members, spool: Spool, form: Form, *, key: str, name: str 
         with spool:
             return whole(b"".join(pieces), form=form, is_empty=not spool.lines, cursor=_cursor(members))
     tag = sha256(key.encode()).hexdigest()[:24]
-    return Answer(MEDIA[form], None, tag, pieces=pieces, spool=spool, cursor=_cursor(members))
+    return Answer(MEDIA[form], None, tag, pieces=pieces, spools=(spool,), cursor=_cursor(members))
 
 
 def _cursor(members: Members) -> str:

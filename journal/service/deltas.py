@@ -14,7 +14,7 @@ from journal.core import digest
 from journal.core.consolidate import Fold
 from journal.core.cursor import Cursor
 from journal.service.answer import Answer, of_deltas, whole
-from journal.service.pages import Pages
+from journal.service.pages import Besides, Pages
 from journal.service.rendered import Rendered
 from journal.service.rounds import Page
 from journal.service.tails import Tail, Tails
@@ -53,6 +53,11 @@ class Reader:
                 async with asyncio.timeout(left):
                     await changed.wait()
             tail = await self.tails.of(journal)
+
+    async def with_besides(self, journal: str, page: Page, besides: Besides) -> Answer:
+        """Everything up to the head, from PostgreSQL's rows, and what else is read of the same moment."""
+        answer, _ = await self.pages.from_state(await self.tails.of(journal), page, besides)
+        return answer
 
     async def _up_to_the_head(self, tail: Tail, page: Page) -> Answer:
         head = tail.head

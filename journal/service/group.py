@@ -12,7 +12,8 @@ from journal.core import chain, decide, digest
 from journal.core.cursor import Cursor
 from journal.core.model import AtomState, Key, Outcome, Policy, Push, PushChange
 from journal.errors import JournalError, NotApplied, PushReused, PushTooOld, RequestError, ResyncRequired, Stale
-from journal.service.judge import admitted, floors_for, judge, resync
+from journal.service.judge import admitted, floors_for, judge, judge_scope, resync
+from journal.service.rounds import Page
 from journal.service.tails import Tail, Tails
 from journal.store import heads, record
 from journal.store.database import Connection
@@ -25,7 +26,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Asked(msgspec.Struct, eq=False):
-    """A push as it waits to be decided. `content` identifies it where it is numbered or bears a key."""
+    """A push as it waits to be decided. `content` identifies it where it is numbered or bears a key.
+
+    `page`: what is to be read after it, in a sync. Its cursor is judged as the base is, before anything is decided.
+    """
 
     journal: str
     changes: list[PushChange]
@@ -35,6 +39,7 @@ class Asked(msgspec.Struct, eq=False):
     number: int | None = None
     key: str | None = None
     base: Cursor | None = None
+    page: Page | None = None
     content: bytes = b""
     at: datetime | None = None  # recorded as the commit's time, for histories that are imported
     size: int = 0  # bytes, so that a group stays within bounds
@@ -44,6 +49,18 @@ class Asked(msgspec.Struct, eq=False):
     def is_repeatable(self) -> bool:
         """Whether sending it again can be told from sending another."""
         return self.number is not None or self.key is not None
+
+    @property
+    def judged(self) -> list[Cursor | int]:
+        """What the journal must be able to go on from."""
+        found: list[Cursor | int] = [] if self.base is None else [self.base]
+        return found if self.page is None else [*found, self.page.since]
+
+    @property
+    def clients(self) -> list[UUID]:
+        """Whom floors may be for."""
+        of_page = None if self.page is None or self.page.client is None else UUID(self.page.client)
+        return [name for name in {self.client, of_page} if name is not None]
 
 
 class Group:
@@ -132,19 +149,21 @@ class Group:
         places: dict[tuple[int, int], None] = {}
         based: dict[str, list[Asked]] = {}
         for one in asked:
-            if one.base is None:
+            if not one.judged:
                 continue
             state = self.states[one.journal]
             based.setdefault(one.journal, []).append(one)
-            if not state.knows_chain(one.base.revision) and one.base.revision <= state.head.head:
-                places[state.head.id, one.base.revision] = None
+            for at in one.judged:
+                if isinstance(at, Cursor) and not state.knows_chain(at.revision) and at.revision <= state.head.head:
+                    places[state.head.id, at.revision] = None
         by_id = {state.head.id: state for state in self.states.values()}
         for (journal, revision), there in (await record.chains_at(connection, list(places))).items():
             by_id[journal].chains[revision] = chain.told(there)
         for name, pushes in based.items():
             state = self.states[name]
+            cursors = [at for one in pushes for at in one.judged]
             found = await floors_for(
-                connection, state.head, [one.base for one in pushes], [one.client for one in pushes]
+                connection, state.head, cursors, [client for one in pushes for client in one.clients]
             )
             state.floors += [floor for floor in found if floor not in state.floors]
 
@@ -168,6 +187,8 @@ class Group:
         client = state.client(asked.client)
         if client is not None and asked.client is not None:
             admitted(asked.client, is_gone=client.is_gone)
+        if asked.page is not None:
+            _judge_page(asked.page, state)
         if asked.base is not None:
             judge(
                 asked.base,
@@ -376,6 +397,19 @@ class Standing:
             tails.grown(self.tail)
             for name, client in self.clients.items():
                 self.tail.remember_client(name, client)
+
+
+def _judge_page(page: Page, state: Standing) -> None:
+    """As reading it will judge it, on what the group found."""
+    judge(
+        page.since,
+        state.head,
+        state.chain_there(page.position),
+        floors=state.floors,
+        collections=page.collections,
+        client=None if page.client is None else UUID(page.client),
+    )
+    judge_scope(page.since, state.head, page.collections)
 
 
 def _body(decision: decide.Decision, state: Standing, first: int | None) -> tuple[int, bytes]:

@@ -4,7 +4,7 @@ Everything in an answer is of one moment of the database, whose rows also judge 
 commit's end and never holds less than one commit.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -24,6 +24,8 @@ from journal.store.database import Connection, Database
 from journal.store.heads import Head
 from journal.wire import Members
 
+Besides = Callable[[Connection, Head], Awaitable[None]]
+"""What else is to be read, at the moment and of the head that a page is of."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -34,7 +36,7 @@ class Pages:
         self.database, self.tails = database, tails
         self.folder, self.memory_bytes = folder, memory_bytes
 
-    async def from_state(self, tail: Tail, page: Page) -> tuple[Answer, Head]:
+    async def from_state(self, tail: Tail, page: Page, besides: Besides | None = None) -> tuple[Answer, Head]:
         """Up to the head, and the head that it is up to: the journal is told as it is at this moment."""
         spool = Spool(self.folder, self.memory_bytes)
         try:
@@ -56,6 +58,8 @@ class Pages:
                     with_meta=page.with_meta,
                     sink=spool.write,
                 )
+                if besides is not None:
+                    await besides(connection, head)
         except BaseException:
             spool.close()
             raise

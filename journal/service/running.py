@@ -21,6 +21,7 @@ from journal.service.operators import Operators
 from journal.service.registry import Registry
 from journal.service.resync import Resync
 from journal.service.snapshots import Snapshots
+from journal.service.sync import Sync
 from journal.service.tails import Tails
 from journal.service.verify import Verify
 from journal.service.watch import Watch
@@ -49,6 +50,7 @@ class Service:
         self.journals = Journals(self.database, self.tails, self.snapshots, self.verify.indexes)
         self.atoms = Atoms(self.database, self.tails)
         self.registry = Registry(self.database, self.tails, settings.registry_s)
+        self.sync = Sync(self.tails, self.writer, self.reader, self.verify, self.registry)
         self.fanout = Fanout(self.reader, self.tails, self.registry)
         self.resync = Resync(self.database, self.tails)
         self.operations = Operations(self.database, self.tails)

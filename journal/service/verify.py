@@ -4,6 +4,7 @@ Every answer is of one revision, that of the head when it was asked for or of a 
 where the head is. What is said of a head is said once and kept.
 """
 
+import itertools
 import sqlite3
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from hashlib import sha256
@@ -24,7 +25,8 @@ from journal.service.spool import Spool
 from journal.service.tails import Tail, Tails
 from journal.service.tree import Of, Sum
 from journal.store import heads, places
-from journal.store.database import Database
+from journal.store.database import Connection, Database
+from journal.store.heads import Head
 from journal.wire import DigestAnswer, ManifestAnswer, ManifestEntry, NodeAnswer
 
 KEPT_BYTES = 16 << 20
@@ -114,26 +116,27 @@ class Verify:
     async def lookup(self, journal: str, wanted: Mapping[str, Sequence[str]]) -> Answer:
         """Atoms by collection and name, all of one moment: revision and data, or null."""
         tail = await self.tails.of(journal)
-        atoms = [(collection, atom) for collection, names in wanted.items() for atom in dict.fromkeys(names)]
-        before, end = _around(wanted)
-        spool = Spool(self.spool, self.memory_bytes)
+        found = self.looked_up(wanted)
         try:
             async with self.database.moment() as connection:
                 head = await heads.head_by_id(connection, tail.head.id)
                 if head is None:
                     raise self.tails.gone(tail)
-                await places.copy_lookup(connection, head, atoms, before, spool.write)
+                await found.read(connection, head)
         except BaseException:
-            spool.close()
+            found.spool.close()
             raise
         self.tails.heard(head.id, head.turn)
-        start = _encode({"epoch": head.epoch, "revision": head.head})[:-1] + b',"atoms":{'
-        pieces = _pieces(start, spool, end)
-        if spool.is_small:
-            with spool:
+        pieces = itertools.chain([_encode({"epoch": head.epoch, "revision": head.head})[:-1]], found.pieces())
+        if found.spool.is_small:
+            with found.spool:
                 return whole(b"".join(pieces))
         tag = sha256(_encode(("lookup", str(head.cursor), wanted))).hexdigest()[:24]
-        return Answer(MEDIA["json"], None, tag, pieces=pieces, spool=spool)
+        return Answer(MEDIA["json"], None, tag, pieces=pieces, spools=(found.spool,))
+
+    def looked_up(self, wanted: Mapping[str, Sequence[str]]) -> "LookedUp":
+        """Atoms by collection and name, to be read at a moment of the caller's, who closes their spool."""
+        return LookedUp(wanted, Spool(self.spool, self.memory_bytes))
 
     async def _standing(self, tail: Tail) -> Cursor:
         """Where the journal stands by PostgreSQL's own row; who asks while one looks shares the next look."""
@@ -155,6 +158,26 @@ class Verify:
         return answer
 
 
+class LookedUp:
+    """Atoms that were asked for by name, on their way from PostgreSQL's rows to an answer."""
+
+    def __init__(self, wanted: Mapping[str, Sequence[str]], spool: Spool) -> None:
+        self.spool = spool
+        self._atoms = [(collection, atom) for collection, names in wanted.items() for atom in dict.fromkeys(names)]
+        self._before, self._end = _around(wanted)
+
+    async def read(self, connection: Connection, head: Head) -> None:
+        """Read them, as they are at the connection's moment."""
+        await places.copy_lookup(connection, head, self._atoms, self._before, self.spool.write)
+
+    def pieces(self) -> Iterator[bytes]:
+        """The last member of an object, `atoms`, from the comma before it to the object's end."""
+        yield b',"atoms":{'
+        for chunk in self.spool.chunks():
+            yield chunk.replace(b"\n", b"")  # text of JSON has no newline in itself
+        yield self._end
+
+
 def _around(wanted: Mapping[str, Sequence[str]]) -> tuple[list[str], bytes]:
     """What stands before each atom of an answer to a lookup, and what after the last one."""
     before: list[str] = []
@@ -166,10 +189,3 @@ def _around(wanted: Mapping[str, Sequence[str]]) -> tuple[list[str], bytes]:
             text = ","
         text = text.removesuffix(",") + "},"
     return before, (text.removesuffix(",") + "}}").encode()
-
-
-def _pieces(start: bytes, spool: Spool, end: bytes) -> Iterator[bytes]:
-    yield start
-    for chunk in spool.chunks():
-        yield chunk.replace(b"\n", b"")  # text of JSON has no newline in itself
-    yield end

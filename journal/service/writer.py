@@ -243,9 +243,7 @@ class Writer:
         for name in dict.fromkeys(one.journal for one in asked):
             try:
                 tail = tails[name] = await self.tails.of(name)
-                behind = [
-                    one for one in asked if one.journal == name and one.base and one.base.revision > tail.head.head
-                ]
+                behind = [one for one in asked if one.journal == name and _is_ahead(one, tail)]
                 if behind and not is_fresh:
                     raise Stale
                 if behind:
@@ -306,6 +304,11 @@ def _end(written: Iterable[Tail], tails: Tails) -> None:
     for tail in written:
         tail.writers -= 1
         tails.catch_up(tail)
+
+
+def _is_ahead(asked: Asked, tail: Tail) -> bool:
+    """Whether it names a revision that memory does not know of."""
+    return any((at if isinstance(at, int) else at.revision) > tail.head.head for at in asked.judged)
 
 
 def _done(asked: Asked) -> bool:

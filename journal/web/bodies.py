@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from typing import TypeVar
+from uuid import UUID
 
 import msgspec
 from aiohttp import web
@@ -12,15 +13,18 @@ from msgspec import UNSET, Raw, UnsetType
 
 from journal.config import Limits
 from journal.core import ijson
-from journal.core.cursor import Cursor, parse
+from journal.core.cursor import Cursor, parse, parse_since
 from journal.core.model import PushChange, on_one_line
 from journal.core.names import atom_ok, collection_ok
 from journal.errors import Fault, InvalidRequest, TooLarge, UnsupportedMedia
 from journal.faults import faults
 from journal.service.group import Asked
-from journal.wire import ChangeRequest, LookupRequest, PushRequest
+from journal.service.rounds import Page, page
+from journal.service.sync import SyncAsked
+from journal.wire import ChangeRequest, LookupRequest, PushRequest, SyncRequest
 
 _push = msgspec.json.Decoder(PushRequest).decode
+_sync = msgspec.json.Decoder(SyncRequest).decode
 _sorted = msgspec.json.Encoder(order="sorted").encode
 _loose = msgspec.json.Decoder().decode
 
@@ -48,6 +52,32 @@ def push(text: bytes, limits: Limits, journal: str, key: str | None) -> Asked:
         asked = _push(text)
     except msgspec.ValidationError as error:
         raise _wrong(text, PushRequest, error, _besides(text)) from None
+    return _asked(asked, limits, journal, key, len(text))
+
+
+def sync(text: bytes, limits: Limits, journal: str, key: str | None) -> SyncAsked:
+    """A sync: the push, where there is anything to decide or a base to judge, and what is to be told after it."""
+    _check(text, limits)
+    try:
+        asked = _sync(text)
+    except msgspec.ValidationError as error:
+        raise _wrong(text, SyncRequest, error, _besides_of_sync(text, limits)) from None
+    get = None if asked.get is UNSET else asked.get
+    if get is not None:
+        _count(get, limits)
+    found, _ = _page(asked, None if asked.client is UNSET else str(asked.client), limits)
+    names = [] if asked.collections is UNSET else asked.collections
+    if found is None or not all(map(collection_ok, names)) or not _are_names(get or {}):
+        raise _wrong(text, SyncRequest, None, _besides_of_sync(text, limits))
+    is_push = bool(asked.changes) or asked.push is not UNSET or asked.base is not UNSET or key is not None
+    _base_by_default(asked)
+    pushed = _asked(asked, limits, journal, key, len(text))
+    pushed.page = found
+    return SyncAsked(pushed if is_push else None, found, get)
+
+
+def _asked(asked: PushRequest, limits: Limits, journal: str, key: str | None, size: int) -> Asked:
+    """A push of the right shape, once the rest of it is found good."""
     if len(asked.changes) > limits.changes:
         raise TooLarge([Fault("/changes", f"{len(asked.changes)} changes", limits.changes)])
     base, wrong = _base(asked)
@@ -65,7 +95,7 @@ def push(text: bytes, limits: Limits, journal: str, key: str | None) -> Asked:
         number=number,
         key=key,
         base=base,
-        size=len(text),
+        size=size,
         content=b"" if number is None and key is None else content_hash(asked.changes),
     )
 
@@ -126,14 +156,68 @@ class _Parts(msgspec.Struct):
 
 def _besides(text: bytes) -> Iterator[Fault]:
     """What is wrong with those parts of a push that are of their types, where others are not."""
-    try:
-        parts = msgspec.json.decode(text, type=_Parts)
-    except msgspec.ValidationError:
-        return
+    with contextlib.suppress(msgspec.ValidationError):
+        yield from _of_parts(msgspec.json.decode(text, type=_Parts))
+
+
+def _of_parts(parts: _Parts) -> Iterator[Fault]:
     yield from _base(parts)[1]
     for place, part in enumerate(parts.changes):
         with contextlib.suppress(msgspec.ValidationError):
             yield from _of_change(place, msgspec.json.decode(part, type=ChangeRequest), parts)
+
+
+class _SyncParts(_Parts):
+    """Likewise of a sync."""
+
+    since: int | str | UnsetType = UNSET
+    limit: int = 1
+    collections: Raw | UnsetType = UNSET
+
+
+def _besides_of_sync(text: bytes, limits: Limits) -> Iterator[Fault]:
+    """The same of a sync."""
+    try:
+        parts = msgspec.json.decode(text, type=_SyncParts)
+    except msgspec.ValidationError:
+        return
+    client = None
+    with contextlib.suppress(msgspec.ValidationError):
+        client = None if parts.client is UNSET else str(msgspec.json.decode(parts.client, type=UUID))
+    yield from _page(parts, client, limits)[1]
+    is_default = _base_by_default(parts)
+    yield from (fault for fault in _of_parts(parts) if not (is_default and fault.pointer == "/base"))
+
+
+def _page(asked: SyncRequest | _SyncParts, client: str | None, limits: Limits) -> tuple[Page | None, list[Fault]]:
+    """What a sync is told after its push; None, and what is wrong, where it cannot be."""
+    wrong: list[Fault] = []
+    if asked.limit > limits.deltas:
+        wrong.append(Fault("/limit", f"must be at most {limits.deltas}", limits.deltas))
+    if asked.since is UNSET:
+        return None, wrong
+    collections = asked.collections if isinstance(asked.collections, list) else None
+    try:
+        since = asked.since if isinstance(asked.since, int) else parse_since(asked.since)
+        found = page(
+            since,
+            collections=None if collections is None else frozenset(collections),
+            client=client,
+            limit=asked.limit,
+        )
+        if found.until is not None:
+            raise InvalidRequest([Fault("/since", "the cursor is of a round to a fixed end: …/deltas goes on with it")])
+    except InvalidRequest as error:
+        return None, wrong + list(error.errors)
+    return None if wrong else found, wrong
+
+
+def _base_by_default(asked: SyncRequest | _SyncParts) -> bool:
+    """Let a sync's cursor be the base, where it names none and has one."""
+    is_default = asked.base is UNSET and isinstance(asked.since, str) and not asked.since.isdigit()
+    if is_default and isinstance(asked.since, str):
+        asked.base = asked.since
+    return is_default
 
 
 def _base(asked: PushRequest | _Parts) -> tuple[Cursor | None, list[Fault]]:
@@ -207,9 +291,17 @@ def lookup(text: bytes, limits: Limits) -> dict[str, list[str]]:
         asked = _lookup(text).get
     except msgspec.ValidationError as error:
         raise _wrong(text, LookupRequest, error) from None
+    _count(asked, limits)
+    if not _are_names(asked):
+        raise _wrong(text, LookupRequest, None)
+    return asked
+
+
+def _count(asked: dict[str, list[str]], limits: Limits) -> None:
     count = sum(map(len, asked.values()))
     if count > limits.lookup_atoms:
         raise TooLarge([Fault("/get", f"{count} atoms", limits.lookup_atoms)])
-    if not all(map(collection_ok, asked)) or not all(all(map(atom_ok, names)) for names in asked.values()):
-        raise _wrong(text, LookupRequest, None)
-    return asked
+
+
+def _are_names(asked: dict[str, list[str]]) -> bool:
+    return all(map(collection_ok, asked)) and all(all(map(atom_ok, names)) for names in asked.values())

@@ -9,7 +9,7 @@ import journal
 from journal.core.cursor import Cursor
 from journal.core.model import Policy
 from journal.errors import Fault, InvalidRequest
-from journal.service.answer import MEDIA
+from journal.service.answer import MEDIA, Answer
 from journal.service.running import Service
 from journal.service.verify import DigestAsked, ManifestAsked
 from journal.web import bodies, negotiate, send, sse
@@ -42,6 +42,7 @@ class Routes:
             ("GET", f"{J}/deltas", self.deltas),  # what is asked most is looked for first
             ("POST", f"{J}/changes", self.push),
             ("GET", f"{J}/changes", self.changes),
+            ("POST", f"{J}/sync", self.sync),
             ("GET", "/v1", self.about),
             ("GET", "/v1/journals", self.journals),
             ("PUT", J, self.create),
@@ -152,16 +153,22 @@ class Routes:
     async def push(self, request: web.Request) -> web.StreamResponse:
         """POST …/changes: push."""
         read.read(request.rel_url.raw_query_string, {})
-        journal = request.match_info["j"]
-        key = request.headers.get("Idempotency-Key")
-        if key is not None and not _KEY.fullmatch(key):
-            raise InvalidRequest([Fault("", "Idempotency-Key: 1–255 printable characters of ASCII", 255)])
+        journal, key = request.match_info["j"], _key(request)
         asked = bodies.push(await bodies.body(request, self.limits), self.limits, journal, key)
         decided = await self.service.writer.push(asked)
         if asked.client is not None:
             self.service.registry.saw(journal, str(asked.client), None, request.headers.get("User-Agent"))
-        media = "application/json" if decided.status == 200 else "application/problem+json"
-        return send.kept(request, decided.status, media, decided.answer)
+        return send.decided(request, decided.status, decided.answer)
+
+    async def sync(self, request: web.Request) -> web.StreamResponse:
+        """POST …/sync: push, and everything since."""
+        read.read(request.rel_url.raw_query_string, {})
+        journal, key = request.match_info["j"], _key(request)
+        asked = bodies.sync(await bodies.body(request, self.limits), self.limits, journal, key)
+        told = await self.service.sync.sync(journal, asked, request.headers.get("User-Agent"))
+        if isinstance(told, Answer):
+            return await send.answer(request, told)
+        return send.decided(request, told.status, told.answer)
 
     async def snapshot(self, request: web.Request) -> web.StreamResponse:
         """GET …/snapshot: where the snapshot is."""
@@ -232,3 +239,11 @@ class Routes:
         read.read(request.rel_url.raw_query_string, {})
         wanted = bodies.lookup(await bodies.body(request, self.limits), self.limits)
         return await send.answer(request, await self.service.verify.lookup(request.match_info["j"], wanted))
+
+
+def _key(request: web.Request) -> str | None:
+    """What a push that is not numbered is told from others by."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise InvalidRequest([Fault("", "Idempotency-Key: 1–255 printable characters of ASCII", 255)])
+    return key

@@ -26,6 +26,7 @@ COMPRESSED_FROM = 1024
 VARY = "Accept, Accept-Encoding, Authorization"
 _ONE_RANGE = re.compile(r"([0-9]{0,18})-([0-9]{0,18})")
 _NONE: dict[str, str] = {}
+_CODED_OR_NOT_TO_BE = ("ETag", "Content-Encoding")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -57,15 +58,16 @@ async def answer(request: web.Request, told: Answer, *, headers: Mapping[str, st
         lines.update(headers)
         known = told.coded[accepted] = body, lines, ready.prefix(200, "OK", lines, len(body))
     body, lines, head = known
-    if "If-None-Match" in request.headers and matches(request, lines["ETag"]):
+    if told.tag and "If-None-Match" in request.headers and matches(request, lines["ETag"]):
         return web.Response(status=304, headers=_without_body(lines))
     if len(body) <= ready.LARGEST and ready.is_plain(request):
         return ready.Ready(200, head, body)
     return web.Response(body=body, headers=lines.copy())
 
 
-def kept(request: web.Request, status: int, media: str, body: bytes) -> web.StreamResponse:
-    """Bytes that were kept: what a push was answered."""
+def decided(request: web.Request, status: int, body: bytes) -> web.StreamResponse:
+    """What a push was answered, in the bytes that were kept."""
+    media = "application/json" if status == 200 else "application/problem+json"
     if len(body) < COMPRESSED_FROM and ready.is_plain(request):
         return ready.Ready(status, _prefix(status, media, len(body)), body)
     return web.Response(body=body, status=status, content_type=media)
@@ -87,7 +89,7 @@ def finish(request: web.Request, response: web.StreamResponse, request_id: str) 
 
 def compress(request: web.Request, response: web.StreamResponse) -> None:
     """Code a large body that nothing identifies: what has an ETag was coded with it, or is not to be."""
-    if not isinstance(response, web.Response) or "ETag" in response.headers:
+    if not isinstance(response, web.Response) or not response.headers.keys().isdisjoint(_CODED_OR_NOT_TO_BE):
         return
     body = response.body
     if not isinstance(body, bytes) or len(body) < COMPRESSED_FROM:
@@ -108,14 +110,9 @@ def matches(request: web.Request, tag: str) -> bool:
 
 
 def _headers(told: Answer, accepted: Coding) -> CIMultiDict[str]:
-    headers = CIMultiDict(
-        {
-            "Content-Type": told.media,
-            "ETag": f'"{told.tag}"' if accepted == "identity" else f'"{told.tag}-{accepted}"',  # strong: one a coding
-            "Cache-Control": told.cache,
-            "Vary": VARY,
-        }
-    )
+    headers = CIMultiDict({"Content-Type": told.media, "Cache-Control": told.cache, "Vary": VARY})
+    if told.tag:
+        headers["ETag"] = f'"{told.tag}"' if accepted == "identity" else f'"{told.tag}-{accepted}"'  # one a coding
     if accepted != "identity":
         headers["Content-Encoding"] = accepted
     return headers
@@ -161,7 +158,7 @@ def _compressor(accepted: Coding) -> _Compressor:
 async def _pieces(request: web.Request, told: Answer, accepted: Coding) -> web.StreamResponse:
     try:
         headers = _headers(told, accepted)
-        if matches(request, headers["ETag"]):
+        if told.tag and matches(request, headers["ETag"]):
             return web.Response(status=304, headers=_without_body(headers))
         headers.update(identified())
         response = web.StreamResponse(headers=headers)

@@ -97,6 +97,23 @@ async def test_p12_deltas_of_a_client_that_is_far_behind_do_not_grow_memory(apar
     assert memory_mb(apart.pid, "VmHWM") - idle < GROWTH_MB
 
 
+async def test_p12_a_sync_of_a_client_that_is_far_behind_does_not_grow_memory(apart: Remote) -> None:
+    idle = memory_mb(apart.pid, "VmRSS")
+    body = {"since": 0, "limit": 100_000, "get": {"thing": [f"atom-{n}" for n in range(1, 10_001)]}}
+    size = 0
+
+    async with (
+        aiohttp.ClientSession(auto_decompress=False) as session,
+        session.post(f"{apart.url}/v1/journals/big/sync", json=body) as response,
+    ):
+        assert response.status == 200
+        async for piece in response.content.iter_chunked(1 << 16):
+            size += len(piece)
+
+    assert size > 30_000_000
+    assert memory_mb(apart.pid, "VmHWM") - idle < GROWTH_MB
+
+
 async def test_p12_the_fold_of_the_record_does_not_grow_memory_with_hot_atoms(apart: Remote) -> None:
     changes = [{"op": "put", "collection": "hot", "atom": f"h{n}", "data": {"text": "x" * 2000}} for n in range(50)]
     first = (await apart.pushed(changes, "big", on_conflict="client"))["first"]
