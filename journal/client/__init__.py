@@ -1,1 +1,42 @@
-"""What talks to the service over HTTP: knows the protocol, not the server's code."""
+"""What talks to the service over HTTP: knows the protocol, not the server's code.
+
+`Replica` is what an application embeds: a copy of a journal in a file of SQLite that works offline and syncs.
+"""
+
+from journal.client.blocking import BlockingCollection, BlockingReplica
+from journal.client.conflicts import Conflict, Keep
+from journal.client.http import Refused, Unreachable
+from journal.client.problems import (
+    AtomExists,
+    AtomMissing,
+    Busy,
+    FileTooNew,
+    InvalidChange,
+    NotRecovered,
+    NotSynced,
+    NotThisJournal,
+)
+from journal.client.replica import Changed, Collection, Replica, Status
+from journal.client.told import Progress
+
+__all__ = [
+    "AtomExists",
+    "AtomMissing",
+    "BlockingCollection",
+    "BlockingReplica",
+    "Busy",
+    "Changed",
+    "Collection",
+    "Conflict",
+    "FileTooNew",
+    "InvalidChange",
+    "Keep",
+    "NotRecovered",
+    "NotSynced",
+    "NotThisJournal",
+    "Progress",
+    "Refused",
+    "Replica",
+    "Status",
+    "Unreachable",
+]

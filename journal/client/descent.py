@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol, Self
 import msgspec
 from msgspec import UNSET
 
+from journal.client.calls import patiently
 from journal.client.http import Http, Unreachable
 from journal.core import digest
 from journal.wire import DigestAnswer, ManifestAnswer
@@ -129,7 +130,7 @@ class Asking:
             return _manifest(await self._get("manifest", **asked))
 
     async def _get(self, what: str, **parameters: str | None) -> bytes:
-        return await self._http.get("journals", self._journal, what, **parameters)
+        return await patiently(lambda: self._http.get("journals", self._journal, what, **parameters))
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:

@@ -67,17 +67,20 @@ _line = msgspec.json.Decoder(_Line).decode
 _last = msgspec.json.Decoder(_Last).decode
 
 
-async def download(http: Http, journal: str, file: Path, *, keep: Coding | None, told: Told) -> First:
+async def download(
+    http: Http, journal: str, file: Path, *, keep: Coding | None, told: Told, collections: str | None = None
+) -> First:
     """The journal's snapshot in `file`, in the coding to `keep`; it goes on where an earlier download broke off.
 
-    `http` is raw. Unreachable when it breaks off for good: FILE.part stays, for the next time.
+    `http` is raw. `collections`: `a,b`, only these. Unreachable when it breaks off for good: FILE.part stays, for the
+    next time, with the same collections.
     """
     part = file.with_name(file.name + ".part")
     begun, failures = _size(part), 0
     while True:
         had = _size(part)
         try:
-            origin = await _fetch(http, journal, part, keep or "zstd", told)
+            origin = await _fetch(http, journal, part, keep or "zstd", told, collections)
             break
         except Unreachable:
             failures = 1 if _size(part) > had else failures + 1
@@ -87,7 +90,7 @@ async def download(http: Http, journal: str, file: Path, *, keep: Coding | None,
     return await asyncio.to_thread(_finish, part, file, origin, keep)
 
 
-async def _fetch(http: Http, journal: str, part: Path, coding: Coding, told: Told) -> Origin:
+async def _fetch(http: Http, journal: str, part: Path, coding: Coding, told: Told, collections: str | None) -> Origin:
     """Get what is missing of FILE.part; begin anew where it cannot go on."""
     origin = _begun(part)
     if origin is not None and (origin.service, origin.journal) == (http.url, journal):
@@ -100,7 +103,10 @@ async def _fetch(http: Http, journal: str, part: Path, coding: Coding, told: Tol
         except Refused as error:
             if error.status not in (404, 416):  # kept no more, or other bytes
                 raise
-    async with http.request("GET", http.place("journals", journal, "snapshot")) as response:
+    place = http.place("journals", journal, "snapshot")
+    if collections is not None:
+        place = place.with_query(collections=collections)
+    async with http.request("GET", place) as response:
         path = response.headers["Location"]
     return await _receive(http, journal, path, {"Accept-Encoding": coding}, part, told)
 

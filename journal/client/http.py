@@ -33,9 +33,9 @@ class Unreachable(JournalError):
 class Refused(JournalError):
     """The service answered with a problem (RFC 9457)."""
 
-    def __init__(self, status: int, problem: dict[str, Any]) -> None:
+    def __init__(self, status: int, problem: dict[str, Any], retry_after: int = 0) -> None:
         super().__init__(problem.get("title", f"HTTP {status}"))
-        self.status, self.problem = status, problem
+        self.status, self.problem, self.retry_after = status, problem, retry_after
 
     @property
     def code(self) -> str:
@@ -58,10 +58,12 @@ class Http:
         """PUT /v1/{path}: status and body."""
         return await self._call("PUT", path, {}, body=body)
 
-    async def post(self, *path: str, body: object = None, wait_s: int | None = None) -> tuple[int, bytes]:
+    async def post(
+        self, *path: str, body: object = None, wait_s: int | None = None, read_s: float = OPERATING_S
+    ) -> tuple[int, bytes]:
         """POST /v1/{path}: status and body. `wait_s`: how long the end of what is begun is worth waiting for."""
         prefer = {} if wait_s is None else {"Prefer": f"wait={wait_s}"}
-        return await self._call("POST", path, {}, body=body, headers=prefer, read_s=OPERATING_S)
+        return await self._call("POST", path, {}, body=body, headers=prefer, read_s=read_s)
 
     async def delete(self, *path: str) -> int:
         """DELETE /v1/{path}: status."""
@@ -112,16 +114,21 @@ class Http:
                 method, place, headers=headers, data=content, allow_redirects=False, timeout=timeout
             ) as response:
                 if response.status >= 400:
-                    raise _refusal(response.status, response.reason or "", await response.read())
+                    raise _refusal(response, await response.read())
                 yield response
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Unreachable(self.url, _reason(error)) from error
 
 
 @asynccontextmanager
-async def connected(url: str, *, is_raw: bool = False, by: str | None = None) -> AsyncIterator[Http]:
-    """The service at `url`. `is_raw`: bodies come as they were sent, in their Content-Encoding. `by`: who operates."""
-    headers = {"User-Agent": f"journal/{journal.__version__}"} | ({} if by is None else {"From": by})
+async def connected(
+    url: str, *, is_raw: bool = False, by: str | None = None, more: Mapping[str, str] | None = None
+) -> AsyncIterator[Http]:
+    """The service at `url`. `is_raw`: bodies come as they were sent, in their Content-Encoding.
+
+    `by`: who operates. `more`: headers that go with each request, such as Authorization.
+    """
+    headers = {"User-Agent": f"journal/{journal.__version__}"} | ({} if by is None else {"From": by}) | dict(more or {})
     connector = aiohttp.TCPConnector(limit=16)
     async with aiohttp.ClientSession(headers=headers, connector=connector, auto_decompress=not is_raw) as session:
         try:
@@ -133,11 +140,14 @@ async def connected(url: str, *, is_raw: bool = False, by: str | None = None) ->
         yield http
 
 
-def _refusal(status: int, reason: str, body: bytes) -> Refused:
+def _refusal(response: aiohttp.ClientResponse, body: bytes) -> Refused:
+    after, status = response.headers.get("Retry-After", ""), response.status
+    retry_after = int(after) if after.isdecimal() else 0
     try:
-        return Refused(status, _decode(body))
+        return Refused(status, _decode(body), retry_after)
     except msgspec.DecodeError:
-        return Refused(status, {"title": f"HTTP {status} {reason}, not from a journal service", "status": status})
+        title = f"HTTP {status} {response.reason or ''}, not from a journal service"
+        return Refused(status, {"title": title, "status": status}, retry_after)
 
 
 def _reason(error: Exception) -> str:

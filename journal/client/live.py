@@ -1,0 +1,188 @@
+"""Syncing in the background: what is changed here is pushed soon, what others changed is told by a stream.
+
+The rule: whatever breaks is begun again from the file, after a pause that grows as long as it goes on breaking; a
+wake-up that got lost is found by looking (docs/properties.md, P9).
+"""
+
+import asyncio
+import contextlib
+import random
+import sqlite3
+from typing import Any, Literal
+
+import msgspec
+
+from journal.client import file, local
+from journal.client.calls import jittered, listed
+from journal.client.events import Event, Parser, TooLong, events
+from journal.client.http import Refused
+from journal.client.pulling import Pulling
+from journal.client.role import Role
+from journal.client.syncing import Syncing
+from journal.core import cursor as cursors
+from journal.errors import JournalError
+from journal.wire import Deltas
+
+LOOK_S = 0.2  # how soon what another process did is seen
+SETTLE_S = 0.02  # changes come in bursts
+SILENCE_S = 45.0  # three bookmarks that did not come
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
+State = Literal["idle", "syncing", "following", "offline", "standby"]
+_deltas = msgspec.json.Decoder(Deltas).decode
+_problem = msgspec.json.Decoder(dict).decode
+
+
+class Live:
+    """Syncs until it is cancelled. `state` and `error` tell how it goes; `error` is None when all is well."""
+
+    def __init__(self, syncing: Syncing, role: Role) -> None:
+        self.syncing, self.role = syncing, role
+        self.db, self.journal = syncing.db, syncing.journal
+        self.state: State = "idle"
+        self.error: JournalError | None = None
+        self._poked = asyncio.Event()
+        self._is_woken = False
+        self._version = -1
+
+    def poke(self) -> None:
+        """Something was changed here, or somebody waits for a sync: look now."""
+        self._poked.set()
+
+    def wake(self) -> None:
+        """The network is back: do not wait any longer."""
+        self._is_woken = True
+        self._poked.set()
+
+    async def run(self) -> None:
+        """Sync and follow, for ever."""
+        failures = 0
+        while True:
+            if not self.role.take():
+                self.state = "standby"
+                await self._pause(LOOK_S * random.uniform(1, 2), is_patient=False)  # noqa: S311
+                continue
+            pause = 0.0
+            try:
+                try:
+                    pause = await self._follow()
+                    failures = 0
+                except Refused as error:
+                    await self.syncing.recover(error)
+                    failures += 1
+            except (JournalError, sqlite3.OperationalError, TooLong) as error:
+                self.error = error if isinstance(error, JournalError) else JournalError(str(error))
+                failures += 1
+                after = error.retry_after if isinstance(error, Refused) else 0
+                pause = max(after, min(FIRST_PAUSE_S * 2 ** min(failures, 10), LONGEST_PAUSE_S))
+                self.state = "offline"
+                await self.tell_askers(str(error) or type(error).__name__)
+            finally:
+                self.role.leave()
+            await self._pause(jittered(pause), is_patient=True)
+
+    async def tell_askers(self, error: str | None) -> None:
+        """Tell those who wait for a sync what came of it."""
+        with contextlib.suppress(JournalError, sqlite3.OperationalError):
+            await self.db.write(lambda db: answer(db, file.meta(db, "asked") or 0, error))
+
+    async def _sync(self) -> None:
+        self.state = "syncing"
+        asked = await self.db.read(lambda db: file.meta(db, "asked") or 0)
+        await self.syncing.sync()
+        self.error = None
+        await self.db.write(lambda db: answer(db, asked, None))
+
+    async def _follow(self) -> float:
+        """Sync, then follow the stream until it ends or leads on no more; how long to wait before the next."""
+        await self._sync()
+        stands, client = await self.db.read(lambda db: (file.meta(db, "cursor"), file.meta(db, "client")))
+        wanted = listed(self.syncing.pulling.wanted)
+        query = {"since": stands, "client": client} | ({} if wanted is None else {"collections": wanted})
+        place = self.journal.http.place("journals", self.journal.name, "stream").with_query(query)
+        parser = Parser()
+        async with contextlib.aclosing(events(self.journal.http, place, parser, silence_s=SILENCE_S)) as stream:
+            self.state = "following"
+            coming = asyncio.ensure_future(anext(stream, None))
+            try:
+                while True:
+                    await self._wait(coming)
+                    if await self._has_asked():
+                        await self._sync()
+                    elif await self._has_changes():
+                        await self.syncing.push()
+                    if await self.db.read(lambda db: file.meta(db, "cursor")) != stands:
+                        return 0.0
+                    if not coming.done():
+                        continue
+                    event = coming.result()
+                    if event is None:
+                        return (parser.retry_ms or 0) / 1000
+                    after = await self._take(event, stands)
+                    if after is None:
+                        return 0.0
+                    stands = after
+                    coming = asyncio.ensure_future(anext(stream, None))
+            finally:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
+
+    async def _wait(self, coming: "asyncio.Future[Event | None]") -> None:
+        """Until an event comes, something is changed here, or it is time to look whether another process did."""
+        poked = asyncio.ensure_future(self._poked.wait())
+        futures: list[asyncio.Future[Any]] = [coming, poked]
+        await asyncio.wait(futures, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+        poked.cancel()
+        if self._poked.is_set():
+            await asyncio.sleep(SETTLE_S)
+            self._poked.clear()
+
+    async def _take(self, event: Event, stands: str) -> str | None:
+        """Apply an event; the cursor after it, None where the stream has to be opened again."""
+        pulling: Pulling = self.syncing.pulling
+        match event.name:
+            case "deltas":
+                applied = await pulling.take(_deltas(event.data))
+                if applied.is_complete and await self.syncing.compare(applied):
+                    return None
+                return event.id
+            case "bookmark" if event.id is not None and event.id != stands:
+                at = cursors.parse(event.id, parameter="cursor")
+                page = Deltas(at.epoch, at.revision, more=False, cursor=event.id, deltas=[], until=at.revision)
+                await pulling.take(page)
+                return event.id
+            case "resync":
+                await self.syncing.recover(Refused(410, _problem(event.data)))
+                return None
+        return stands
+
+    async def _has_asked(self) -> bool:
+        return await self.db.read(lambda db: (file.meta(db, "asked") or 0) > (file.meta(db, "answered") or 0))
+
+    async def _has_changes(self) -> bool:
+        return await self.db.read(local.waiting) > 0
+
+    async def _pause(self, seconds: float, *, is_patient: bool) -> None:
+        """Wait; `is_patient`: whoever waits for a sync, and `wake`, end it, a change does not."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while (left := until - loop.time()) > 0:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._poked.wait(), min(left, LOOK_S))
+            self._poked.clear()
+            if self._is_woken or not is_patient or await self._has_asked():
+                break
+        self._is_woken = False
+
+
+def ask(db: sqlite3.Connection) -> int:
+    """Ask whoever syncs the file to do so: the number of the question."""
+    number: int = (file.meta(db, "asked") or 0) + 1
+    file.tell(db, "asked", number)
+    return number
+
+
+def answer(db: sqlite3.Connection, number: int, error: str | None) -> None:
+    """Answer all questions up to a number."""
+    if number > (file.meta(db, "answered") or 0):
+        file.tell(db, "answered", number)
+        file.tell(db, "answer", error)

@@ -1,0 +1,282 @@
+"""What an application does at its replica: it writes changes that wait to be pushed, and reads what it wrote at once.
+
+Each function is work inside a transaction of SQLite. The rule: a change is kept with the data it was made on and with
+the revision at which that was known, whatever is pulled afterwards.
+"""
+
+import re
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from journal.client import file
+from journal.client.change import Made, Patch, collapsed, says_nothing, seen
+from journal.client.clock import Moment
+from journal.client.problems import AtomExists, AtomMissing
+from journal.core.model import Policy
+
+FEED_KEPT = 20_000
+_decode_names = msgspec.json.Decoder(tuple[str, ...]).decode
+_encode_names = msgspec.json.Encoder().encode
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """A change that is to be made. `transaction`: what it is to be recorded together with."""
+
+    collection: str
+    atom: str
+    patch: Patch
+    policy: Policy
+    moment: Moment
+    transaction: str | None = None
+
+
+class Sought(msgspec.Struct, frozen=True):
+    """A field and the value that it is to have."""
+
+    field: str
+    value: str | float | bool | None
+
+
+def read(db: sqlite3.Connection, collection: str, atom: str) -> bytes | None:
+    """An atom's data, with what was changed here; None where there is none."""
+    row = db.execute("select data from local where collection = ? and atom = ?", (collection, atom)).fetchone()
+    if row is None:
+        row = _base_row(db, collection, atom)
+    return None if row is None or row[0] is None else row[0].encode()
+
+
+def write(db: sqlite3.Connection, wish: Wish) -> bool:
+    """Make a change; False where it changes nothing. AtomExists, AtomMissing."""
+    data = read(db, wish.collection, wish.atom)
+    if wish.patch.op == "insert" and data is not None:
+        raise AtomExists(wish.collection, wish.atom)
+    if wish.patch.op == "update" and data is None:
+        raise AtomMissing(wish.collection, wish.atom)
+    if says_nothing(data, wish.patch):
+        return False
+    if not _collapse(db, wish):
+        _append(db, wish, data)
+    refresh(db, wish.collection, wish.atom)
+    feed(db, wish.collection, wish.atom, is_local=True)
+    return True
+
+
+def refresh(db: sqlite3.Connection, collection: str, atom: str) -> None:
+    """Work out again what is seen of an atom; without changes of its own it is what base says."""
+    changes, version, synced = _active(db, collection, atom)
+    if not changes:
+        db.execute("delete from local where collection = ? and atom = ?", (collection, atom))
+        return
+    row = _base_row(db, collection, atom)
+    data = seen(None if row is None else row[0].encode(), changes)
+    db.execute(
+        "insert into local (collection, atom, version, version_synced, data) values (?, ?, ?, ?, ?)"
+        " on conflict (collection, atom) do update set version = excluded.version, data = excluded.data",
+        (collection, atom, version, synced, None if data is None else data.decode()),
+    )
+
+
+def feed(db: sqlite3.Connection, collection: str, atom: str | None, *, is_local: bool = False) -> None:
+    """Tell those who look at the data that an atom, or all of a collection, may be another."""
+    db.execute("insert into feed (collection, atom, is_local) values (?, ?, ?)", (collection, atom, is_local))
+
+
+def items(
+    db: sqlite3.Connection, collection: str, after: str, limit: int, sought: Sequence[Sought] = ()
+) -> list[tuple[str, bytes]]:
+    """Atoms in the order of their names, from behind one on: name and data."""
+    base, bound = _conditions("b.data", sought)
+    local, _ = _conditions("l.data", sought)
+    found = db.execute(
+        "select b.atom, b.data from collection c join base b on b.generation = c.generation"
+        f" where c.name = ? and b.atom > ? {base}"
+        " and not exists (select 1 from local l where l.collection = c.name and l.atom = b.atom)"
+        " union all select l.atom, l.data from local l"
+        f" where l.collection = ? and l.atom > ? and l.data is not null {local}"
+        " order by 1 limit ?",
+        (collection, after, *bound, collection, after, *bound, limit),
+    )
+    return [(atom, data.encode()) for atom, data in found]
+
+
+def count(db: sqlite3.Connection, collection: str, sought: Sequence[Sought] = ()) -> int:
+    """How many atoms there are."""
+    base, bound = _conditions("b.data", sought)
+    local, _ = _conditions("l.data", sought)
+    counted: int = db.execute(
+        "select (select count(*) from collection c join base b on b.generation = c.generation"
+        f" where c.name = ? {base}"
+        " and not exists (select 1 from local l where l.collection = c.name and l.atom = b.atom))"
+        f" + (select count(*) from local l where l.collection = ? and l.data is not null {local})",
+        (collection, *bound, collection, *bound),
+    ).fetchone()[0]
+    return counted
+
+
+def collections(db: sqlite3.Connection) -> list[str]:
+    """Those that have atoms."""
+    found = db.execute(
+        "select name from collection c where exists (select 1 from base b where b.generation = c.generation)"
+        " union select collection from local where data is not null order by 1"
+    )
+    return [name for (name,) in found if count(db, name)]
+
+
+def add_index(db: sqlite3.Connection, field: str) -> None:
+    """Find atoms by a field without reading them all."""
+    if not _is_plain(field):
+        raise ValueError(f"no index can be made on {field!r}: a quote, backslash or control character is in it")
+    name = "base_field_" + field.encode().hex()
+    db.execute(f'create index if not exists "{name}" on base (generation, {_extracted("data", field)})')
+
+
+def waiting(db: sqlite3.Connection) -> int:
+    """Changes that were not answered yet."""
+    counted: int = db.execute(
+        "select count(*) from change left join push on push.id = change.push"
+        " where push.id is null or push.answered is null and change.passed = 0"
+    ).fetchone()[0]
+    return counted
+
+
+def _append(db: sqlite3.Connection, wish: Wish, made_on: bytes | None) -> None:
+    base, by_data = _known(db, wish.collection, wish.atom)
+    row = db.execute(
+        "select version from local where collection = ? and atom = ?", (wish.collection, wish.atom)
+    ).fetchone()
+    patch, moment = wish.patch, wish.moment
+    db.execute(
+        "insert into change (collection, atom, version, op, data, unset, base, made_on, by_data, policy,"
+        " transaction_id, boot, steady_ns, wall_ns) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            wish.collection, wish.atom, 1 if row is None else row[0] + 1, patch.op, _text(patch.data),
+            _encode_names(patch.unset).decode(), base, _text(made_on), by_data, wish.policy,
+            wish.transaction, moment.boot, moment.steady_ns, moment.wall_ns,
+        ),
+    )  # fmt: skip
+
+
+def _collapse(db: sqlite3.Connection, wish: Wish) -> bool:
+    """Put a change into the one before it: the newest of all, of the same atom, and neither sent nor in a transaction.
+
+    Where another atom was changed in between, both stay: what was done first is pushed first.
+    """
+    if wish.transaction is not None:
+        return False
+    row = db.execute(
+        "select seq, op, data, unset, made_on, collection, atom, policy from change"
+        " where seq = (select max(seq) from change) and push is null and transaction_id is null"
+    ).fetchone()
+    if row is None or row[5:] != (wish.collection, wish.atom, wish.policy):
+        return False
+    seq, op, data, unset, made_on = row[:5]
+    both = collapsed(Patch(op, _bytes(data), _decode_names(unset)), _bytes(made_on), wish.patch)
+    if both is None:
+        db.execute("delete from change where seq = ?", (seq,))
+        return True
+    moment = wish.moment
+    db.execute(
+        "update change set version = version + 1, op = ?, data = ?, unset = ?, boot = ?, steady_ns = ?, wall_ns = ?"
+        " where seq = ?",
+        (
+            both.op, _text(both.data), _encode_names(both.unset).decode(),
+            moment.boot, moment.steady_ns, moment.wall_ns, seq,
+        ),
+    )  # fmt: skip
+    return True
+
+
+def _known(db: sqlite3.Connection, collection: str, atom: str) -> tuple[int | None, bool]:
+    """The revision at which an atom is known here, or that only its data can say it.
+
+    What is not there is known not to be at the revision that the data was last whole at, if the cursor covers it.
+    """
+    last = db.execute(
+        "select status, base, by_data, revision from change where collection = ? and atom = ? and passed = 0"
+        " order by seq desc limit 1",
+        (collection, atom),
+    ).fetchone()
+    if last is not None:
+        status, base, by_data, revision = last
+        return (base, bool(by_data)) if status is None else (revision, revision is None)
+    row = db.execute(
+        "select b.revision from collection c join base b on b.generation = c.generation and b.atom = ?"
+        " where c.name = ?",
+        (atom, collection),
+    ).fetchone()
+    if row is not None:
+        return row[0], False
+    at = file.cursor(db)
+    if at is None or (at.collections is not None and collection not in at.collections):
+        return None, True
+    return at.round_base, False
+
+
+def _active(db: sqlite3.Connection, collection: str, atom: str) -> tuple[list[Made], int, int]:
+    """The changes of an atom that the cursor has not passed, their highest version, and that of the answered ones."""
+    rows = db.execute(
+        "select seq, op, data, unset, made_on, status, has_current, current, version from change"
+        " where collection = ? and atom = ? and passed = 0 order by seq",
+        (collection, atom),
+    ).fetchall()
+    made = [
+        Made(seq, Patch(op, _bytes(data), _decode_names(unset)), _bytes(made_on), status, bool(has), _bytes(current))
+        for seq, op, data, unset, made_on, status, has, current, _ in rows
+    ]
+    versions = [(row[8], row[5] is not None) for row in rows]
+    answered = [version for version, is_answered in versions if is_answered]
+    return made, max((version for version, _ in versions), default=0), max(answered, default=0)
+
+
+def _base_row(db: sqlite3.Connection, collection: str, atom: str) -> tuple[str] | None:
+    row: tuple[str] | None = db.execute(
+        "select b.data from collection c join base b on b.generation = c.generation and b.atom = ? where c.name = ?",
+        (atom, collection),
+    ).fetchone()
+    return row
+
+
+def _conditions(column: str, sought: Sequence[Sought]) -> tuple[str, list[Any]]:
+    """SQL that holds where the fields have the values, and what is bound in it."""
+    text, bound = "", list[Any]()
+    for one in sought:
+        if not _is_plain(one.field):
+            raise ValueError(
+                f"no atom can be sought by {one.field!r}: a quote, backslash or control character is in it"
+            )
+        path = f"'{_path(one.field)}'"
+        if one.value is None:
+            text += f" and json_type({column}, {path}) = 'null'"
+        elif isinstance(one.value, bool):
+            text += f" and json_type({column}, {path}) = ?"
+            bound.append("true" if one.value else "false")
+        else:
+            text += f" and {_extracted(column, one.field)} = ? and json_type({column}, {path}) in (?, ?)"
+            bound += [_as_number(one.value), *(("text", "text") if isinstance(one.value, str) else ("integer", "real"))]
+    return text, bound
+
+
+def _as_number(value: str | float) -> str | float:
+    return float(value) if isinstance(value, int) and not -(2**63) <= value < 2**63 else value
+
+
+def _extracted(column: str, field: str) -> str:
+    return f"json_extract({column}, '{_path(field)}')"
+
+
+def _path(field: str) -> str:
+    return '$."' + field.replace("'", "''") + '"'
+
+
+_is_plain = re.compile(r'[^"\\\x00-\x1f]+').fullmatch
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()
+
+
+def _text(data: bytes | None) -> str | None:
+    return None if data is None else data.decode()

@@ -1,0 +1,552 @@
+"""Replica: a journal's data in a file of SQLite, to be read and written offline, and synced.
+
+What is written is there at once and waits to be pushed; what others wrote comes with a sync. Nothing that was written
+is lost: it is recorded, or kept as a conflict, or still waiting (docs/replica.md).
+"""
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from uuid import uuid4
+
+import msgspec
+
+from journal.client import conflicts, file, live, local, pulled
+from journal.client.calls import Journal, split
+from journal.client.change import Patch
+from journal.client.clock import Clock
+from journal.client.conflicts import Conflict, Keep
+from journal.client.connection import Connection, T, Work
+from journal.client.http import connected
+from journal.client.live import Live, State
+from journal.client.local import Sought, Wish
+from journal.client.problems import InvalidChange, NotSynced
+from journal.client.role import Role
+from journal.client.syncing import Syncing
+from journal.client.told import Progress, Told
+from journal.core import cursor as cursors
+from journal.core import ijson
+from journal.core.model import Policy, PushOp
+from journal.core.names import atom_ok, collection_ok
+from journal.errors import JournalError
+
+if TYPE_CHECKING:
+    from journal.client.blocking import BlockingReplica
+
+NESTING = 64
+READ_AT_ONCE = 1000
+LOOK_S = 0.25
+ASKED_S = 0.05
+Data = dict[str, Any]
+Value = str | float | bool | None
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """An atom that is another now, or gone (`data` is None). `atom` None: all of the collection may be.
+
+    `is_local`: it was changed here, by whatever process.
+    """
+
+    collection: str
+    atom: str | None
+    data: Data | None
+    is_local: bool
+
+
+class Status(msgspec.Struct, frozen=True):
+    """How a replica stands. `pending`: changes that wait to be pushed or answered; `conflicts`: that wait for somebody.
+
+    `lag`: how many revisions the server was ahead when it was last heard. `error`: why the last sync failed.
+    """
+
+    state: State
+    pending: int
+    conflicts: int
+    revision: int | None
+    head: int | None
+    lag: int | None
+    synced_at: datetime | None
+    error: str | None
+    client: str
+
+
+class _Transaction:
+    """Changes that are made and recorded together."""
+
+    def __init__(self, replica: "Replica", policy: Policy | None, outer: "_Transaction | None") -> None:
+        self.replica, self.policy, self.outer = replica, policy, outer
+        self.id, self.is_open = uuid4().hex, True
+
+
+_within: ContextVar[_Transaction | None] = ContextVar("journal_replica_transaction", default=None)
+
+
+class Replica:
+    """A copy of a journal. Open it with `async with Replica.open(…)`."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        url: str,
+        *,
+        collections: Iterable[str] | None,
+        on_conflict: Policy,
+        headers: Mapping[str, str] | None,
+        progress: Callable[[Progress], None] | None,
+        conflict: Callable[[Conflict], None] | None,
+        keep_days: float,
+        clock: Clock | None,
+    ) -> None:
+        self.path, self.url = Path(path), url
+        self.service, self.journal = split(url)
+        self.wanted = None if collections is None else frozenset(map(_collection, collections))
+        if self.wanted is not None and not self.wanted:
+            raise ValueError("a replica of no collections: leave `collections` out for all of them")
+        self.on_conflict, self.clock = on_conflict, clock or Clock()
+        self._headers, self._keep_s, self._conflict = headers, keep_days * 86_400, conflict
+        self._told = Told(
+            progress=progress or (lambda _: None), conflicts=self._tell_conflicts, changed=self._tell_changed
+        )
+        self._writer, self._reader, self._engine = (Connection(self.path) for _ in range(3))
+        self._role = Role(self.path)
+        self._writing = asyncio.Lock()
+        self._looking: set[asyncio.Event] = set()
+        self._live: Live | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._open: AsyncExitStack | None = None
+        self._error: str | None = None
+        self._is_syncing = False
+        self._telling: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        url: str,
+        *,
+        collections: Iterable[str] | None = None,
+        on_conflict: Policy = "server",
+        headers: Mapping[str, str] | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        conflict: Callable[[Conflict], None] | None = None,
+        keep_days: float = 7.0,
+        clock: Clock | None = None,
+    ) -> Self:
+        """The replica at `path` of the journal at `url`, `http://…/v1/journals/NAME`; entering it makes the file.
+
+        `collections`: only these, else all. `on_conflict`: the policy of what is written here, unless a collection or
+        transaction says another. `headers` go with each request. `progress` and `conflict` are called in the event
+        loop, `conflict` for each that is kept. `keep_days`: how long acknowledged pushes are kept, to be offered again
+        should the server lose them.
+        """
+        return cls(
+            path, url, collections=collections, on_conflict=on_conflict, headers=headers, progress=progress,
+            conflict=conflict, keep_days=keep_days, clock=clock,
+        )  # fmt: skip
+
+    @classmethod
+    def open_sync(cls, path: str | Path, url: str, **options: Any) -> "BlockingReplica":
+        """The same for code without an event loop: `with Replica.open_sync(…)`. The options are those of `open`."""
+        from journal.client.blocking import BlockingReplica
+
+        return BlockingReplica(lambda: cls.open(path, url, **options))
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            for connection in (self._writer, self._reader, self._engine):
+                await connection.open()
+                stack.push_async_callback(connection.close)
+            await self._writer.call(lambda db: file.prepare(db, self.path, self.url))
+            if self.wanted is not None:
+                wanted = self.wanted
+                await self._writer.write(lambda db: pulled.keep_only(db, wanted))
+            http = await stack.enter_async_context(connected(self.service, more=self._headers))
+            raw = await stack.enter_async_context(connected(self.service, is_raw=True, more=self._headers))
+            self._syncing = Syncing(
+                self._engine, Journal(http, self.journal), raw, self.path,
+                wanted=self.wanted, clock=self.clock, keep_s=self._keep_s, told=self._told,
+            )  # fmt: skip
+            self._open = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop syncing and close the file; what waits is pushed when it is opened again."""
+        await self.stop()
+        if self._open is not None:
+            stack, self._open = self._open, None
+            await self._writer.call(lambda db: file.renew(db, self.path))
+            await stack.aclose()
+
+    def collection(self, name: str, *, on_conflict: Policy | None = None) -> "Collection":
+        """A collection, with a policy of its own for what is written to it. InvalidChange for one not asked for."""
+        if self.wanted is not None and _collection(name) not in self.wanted:
+            raise InvalidChange(f"this replica was opened for {', '.join(sorted(self.wanted))}, not for {name}")
+        return Collection(self, _collection(name), on_conflict or self.on_conflict)
+
+    async def collections(self) -> list[str]:
+        """The names of those that have atoms."""
+        return await self._read(local.collections)
+
+    @asynccontextmanager
+    async def transaction(self, *, on_conflict: Policy | None = None) -> AsyncIterator[None]:
+        """What this task changes inside is one commit, here and at the server: all of it or nothing.
+
+        Other writers wait meanwhile: do nothing that takes long. If the server refuses any of it, all of it is kept
+        as conflicts. `on_conflict` goes before the collections' policies.
+        """
+        if self._transaction() is not None:
+            raise RuntimeError("transactions cannot be nested")
+        async with self._writing:
+            await self._writer.call(lambda db: db.execute("begin immediate"))
+            transaction = _Transaction(self, on_conflict, _within.get())
+            token = _within.set(transaction)
+            try:
+                yield
+                await self._writer.call(lambda db: db.execute("commit"))
+            except BaseException:
+                await self._writer.call(_rollback)
+                raise
+            finally:
+                transaction.is_open = False
+                _within.reset(token)
+        self._tell_changed()
+
+    async def sync(self) -> None:
+        """Push what waits, pull what is new, recover if need be: when it returns, the data is the server's at the end.
+
+        Unreachable, Refused, NotRecovered: what was written still waits. If another process syncs this file, it is
+        asked to do so, and waited for.
+        """
+        await self._work(self._syncing.sync)
+
+    async def verify(self) -> int:
+        """Sync, compare all data with the server's by its content, and mend what differs; how many atoms that were."""
+        mended = 0
+
+        async def verify() -> None:
+            nonlocal mended
+            mended = await self._syncing.verify()
+
+        await self._work(verify, is_own=True)
+        return mended
+
+    async def start(self) -> None:
+        """Sync in the background until `stop`: at once, soon after each change here, and as others change something."""
+        if self._running is None:
+            self._live = Live(self._syncing, self._role)
+            self._running = asyncio.create_task(self._live.run())
+
+    async def stop(self) -> None:
+        """Sync in the background no more."""
+        if self._running is not None:
+            running, self._running, self._live = self._running, None, None
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+
+    def wake(self) -> None:
+        """Try again at once, whatever pause the background syncing is in: the network is back, the screen is on."""
+        if self._live is not None:
+            self._live.wake()
+
+    async def follow(self, *collections: str) -> AsyncIterator[Changed]:
+        """What changes from now on, here and at the server; syncs in the background as long as somebody looks.
+
+        Several changes of an atom may come as one. Who looks too slowly is told that whole collections may have
+        changed.
+        """
+        is_ours = self._running is None
+        await self.start()
+        looking = asyncio.Event()
+        self._looking.add(looking)
+        try:
+            at = await self._reader.read(_feed_end)
+            while True:
+                looking.clear()
+                at, found = await self._reader.read(lambda db, at=at: _feed_since(db, at))  # type: ignore[misc]
+                for one in found:
+                    if not collections or one.collection in collections:
+                        yield one
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(looking.wait(), LOOK_S)
+        finally:
+            self._looking.discard(looking)
+            if is_ours and not self._looking:
+                await self.stop()
+
+    async def status(self) -> Status:
+        """How it stands."""
+        counted = await self._reader.read(_counted)
+        state: State = "syncing" if self._is_syncing else "idle"
+        error = self._error
+        if self._live is not None:
+            state, error = self._live.state, None if self._live.error is None else str(self._live.error)
+        return Status(state=state, error=error, **counted)
+
+    async def conflicts(self) -> list[Conflict]:
+        """Changes that were refused and that nobody has settled, oldest first."""
+        return await self._read(conflicts.waiting)
+
+    async def settle(self, conflict: Conflict, keep: Keep, *, atom: str | None = None) -> None:
+        """Settle a conflict: keep what stands (`server`), make the change again on it (`client`), or `both`.
+
+        For `both`, `atom` is the name under which the version from here is inserted. AtomExists where it is taken.
+        """
+        if keep == "both":
+            if atom is None:
+                raise InvalidChange("to keep both, the copy needs a name")
+            _atom(atom)
+        elif atom is not None:
+            raise InvalidChange("only a copy has a name of its own")
+        policy, now = self.on_conflict, self.clock.now()
+        async with self._writing:
+            await self._writer.write(lambda db: conflicts.settle(db, conflict.id, keep, atom, policy, now))
+        self._tell_changed()
+
+    async def _work(self, work: Callable[[], Any], *, is_own: bool = False) -> None:
+        """Work that only one may do. `is_own`: this very work is wanted, not just a sync by whoever syncs."""
+        if self._transaction() is not None:
+            raise RuntimeError("a transaction is open: sync after it")
+        while not self._role.take():
+            if not is_own and await self._ask_whoever_syncs():
+                return None
+            if is_own and self._live is not None and self._role.is_taken:
+                await self.stop()
+                try:
+                    return await self._work(work, is_own=True)
+                finally:
+                    await self.start()
+            await asyncio.sleep(ASKED_S)
+        try:
+            self._is_syncing, self._error = True, None
+            await work()
+        except JournalError as error:
+            self._error = str(error)
+            raise
+        finally:
+            self._is_syncing = False
+            self._role.leave()
+
+    async def _ask_whoever_syncs(self) -> bool:
+        """Ask for a sync and wait for the answer; False where nobody syncs any more."""
+        number = await self._reader.write(live.ask)
+        if self._live is not None:
+            self._live.poke()
+        while True:
+            answered, error = await self._reader.read(lambda db: (file.meta(db, "answered"), file.meta(db, "answer")))
+            if answered is not None and answered >= number:
+                if error is None:
+                    return True
+                raise (self._live and self._live.error) or NotSynced(error)
+            if not self._role.is_taken and self._role.take():
+                self._role.leave()
+                return False
+            await asyncio.sleep(ASKED_S)
+
+    async def _write(self, collection: str, atom: str, patch: Patch, policy: Policy) -> bool:
+        transaction, now = self._transaction(), self.clock.now()
+        if transaction is not None:
+            wish = Wish(collection, _atom(atom), patch, transaction.policy or policy, now, transaction.id)
+            return await self._writer.call(lambda db: local.write(db, wish))
+        wish = Wish(collection, _atom(atom), patch, policy, now)
+        async with self._writing:
+            is_changed = await self._writer.write(lambda db: local.write(db, wish))
+        if is_changed:
+            self._tell_changed()
+        return is_changed
+
+    async def _read(self, work: Work[T]) -> T:
+        """Inside a transaction, what it has written so far is seen."""
+        return await (self._reader.read(work) if self._transaction() is None else self._writer.call(work))
+
+    def _transaction(self) -> _Transaction | None:
+        transaction = _within.get()
+        while transaction is not None and (transaction.replica is not self or not transaction.is_open):
+            transaction = transaction.outer
+        return transaction
+
+    def _tell_changed(self) -> None:
+        for looking in self._looking:
+            looking.set()
+        if self._live is not None:
+            self._live.poke()
+
+    def _tell_conflicts(self, ids: list[int]) -> None:
+        if self._conflict is not None:
+            telling = asyncio.ensure_future(self._tell_each(ids, self._conflict))
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
+
+    async def _tell_each(self, ids: list[int], told: Callable[[Conflict], None]) -> None:
+        for conflict in await self._reader.read(lambda db: conflicts.some(db, ids)):
+            told(conflict)
+
+
+class Collection:
+    """A collection of a replica. Atoms are JSON objects by name."""
+
+    def __init__(self, replica: Replica, name: str, policy: Policy) -> None:
+        self.replica, self.name, self.policy = replica, name, policy
+
+    async def insert(self, atom: str, data: Mapping[str, Any]) -> None:
+        """Add an atom; AtomExists if there is one of its name."""
+        await self._change(atom, "insert", data)
+
+    async def put(self, atom: str, data: Mapping[str, Any]) -> None:
+        """Have an atom so, whether it is there or not: its whole data."""
+        await self._change(atom, "put", data)
+
+    async def update(self, atom: str, fields: Mapping[str, Any] | None = None, *, unset: Iterable[str] = ()) -> None:
+        """Set some fields of an atom, and take others away; AtomMissing if it is not there."""
+        names = tuple(dict.fromkeys(unset))
+        if not fields and not names:
+            raise InvalidChange("an update sets fields, unsets some, or both")
+        if fields is not None and not names_apart(fields, names):
+            raise InvalidChange("an update cannot set and unset the same field")
+        await self._change(atom, "update", fields or None, names)
+
+    async def delete(self, atom: str) -> bool:
+        """Remove an atom; False if it was not there."""
+        return await self._change(atom, "delete", None)
+
+    async def get(self, atom: str) -> Data | None:
+        """An atom's data, as it was last written here or pulled; None where there is none."""
+        data = await self.replica._read(lambda db: local.read(db, self.name, atom))
+        return None if data is None else _decoded(data)
+
+    async def find(self, fields: Mapping[str, Value]) -> list[tuple[str, Data]]:
+        """The atoms whose fields have these values: name and data, by name. Quick for a field that has an index."""
+        return [pair async for pair in self._items(fields)]
+
+    async def count(self, fields: Mapping[str, Value] | None = None) -> int:
+        """How many atoms there are, or how many with these values."""
+        sought = _sought(fields or {})
+        return await self.replica._read(lambda db: local.count(db, self.name, sought))
+
+    async def index(self, field: str) -> None:
+        """Make finding atoms by a field quick, from now on and whenever this file is opened."""
+        async with self.replica._writing:
+            await self.replica._writer.write(lambda db: local.add_index(db, field))
+
+    def __aiter__(self) -> AsyncIterator[tuple[str, Data]]:
+        """All atoms, by name; what is changed while this goes on is told or not."""
+        return self._items()
+
+    async def page(self, after: str = "", fields: Mapping[str, Value] | None = None) -> list[tuple[str, Data]]:
+        """A thousand atoms from behind a name on, as of one moment; [] at the end."""
+        sought = _sought(fields or {})
+        work: Work[list[tuple[str, bytes]]] = lambda db: local.items(db, self.name, after, READ_AT_ONCE, sought)  # noqa: E731
+        return [(atom, _decoded(data)) for atom, data in await self.replica._read(work)]
+
+    async def _items(self, fields: Mapping[str, Value] | None = None) -> AsyncIterator[tuple[str, Data]]:
+        after = ""
+        while found := await self.page(after, fields):
+            for pair in found:
+                yield pair
+            after = found[-1][0]
+
+    async def _change(self, atom: str, op: PushOp, data: Mapping[str, Any] | None, unset: tuple[str, ...] = ()) -> bool:
+        patch = Patch(op, None if data is None else _encoded(data), unset)
+        return await self.replica._write(self.name, atom, patch, self.policy)
+
+
+def names_apart(fields: Mapping[str, Any], unset: Iterable[str]) -> bool:
+    """Whether nothing is both set and unset."""
+    return fields.keys().isdisjoint(unset)
+
+
+_decoded = json.loads
+
+
+def _encoded(data: Mapping[str, Any]) -> bytes:
+    """Data as JSON that every reader takes for the same; InvalidChange where that is not to be had."""
+    try:
+        text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        encoded = text.encode()
+        is_same = json.loads(text) == data
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidChange(f"not JSON: {error}") from None
+    if not is_same or not isinstance(data, dict):
+        raise InvalidChange("not JSON: an object of strings, numbers, booleans, null, lists and objects is expected")
+    faults = ijson.check(encoded, depth=NESTING)
+    if faults:
+        raise InvalidChange("; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults[:3]))
+    return encoded
+
+
+def _collection(name: str) -> str:
+    if not collection_ok(name):
+        raise InvalidChange(f"{name!r} is no name of a collection: 1–128 bytes, no comma, no control character")
+    return name
+
+
+def _atom(name: str) -> str:
+    if not atom_ok(name):
+        raise InvalidChange(f"{name!r} is no name of an atom: 1–255 bytes, no control character")
+    return name
+
+
+def _sought(fields: Mapping[str, Value]) -> list[Sought]:
+    for field, value in fields.items():
+        if not isinstance(value, str | int | float | bool | None):
+            raise ValueError(f"{field}: an atom is found by a string, number, boolean or null")
+    return [Sought(field, value) for field, value in fields.items()]
+
+
+def _feed_end(db: sqlite3.Connection) -> int:
+    end: int = db.execute("select coalesce(max(seq), 0) from feed").fetchone()[0]
+    return end
+
+
+def _feed_since(db: sqlite3.Connection, at: int) -> tuple[int, list[Changed]]:
+    """What changed since a place in the feed, each atom once; where it was trimmed, whole collections."""
+    first, end = db.execute("select coalesce(min(seq), 0), coalesce(max(seq), 0) from feed").fetchone()
+    if end <= at:
+        return at, []
+    if first > at + 1:
+        return end, [Changed(name, None, None, is_local=False) for name in local.collections(db)]
+    rows = db.execute(
+        "select collection, atom, min(is_local) from feed where seq > ? group by collection, atom order by max(seq)",
+        (at,),
+    )
+    return end, [
+        Changed(collection, atom, None if atom is None else _seen(db, collection, atom), bool(is_local))
+        for collection, atom, is_local in rows
+    ]
+
+
+def _seen(db: sqlite3.Connection, collection: str, atom: str) -> Data | None:
+    data = local.read(db, collection, atom)
+    return None if data is None else _decoded(data)
+
+
+def _counted(db: sqlite3.Connection) -> dict[str, Any]:
+    text, head, synced_at = (file.meta(db, name) for name in ("cursor", "head", "synced_at"))
+    revision = None if text is None else cursors.parse(text, parameter="cursor").revision
+    return {
+        "pending": local.waiting(db),
+        "conflicts": db.execute("select count(*) from conflict where settled is null").fetchone()[0],
+        "revision": revision,
+        "head": head,
+        "lag": None if revision is None or head is None else max(0, head - revision),
+        "synced_at": None if synced_at is None else datetime.fromtimestamp(synced_at, UTC),
+        "client": file.meta(db, "client"),
+    }
+
+
+def _rollback(db: sqlite3.Connection) -> None:
+    if db.in_transaction:
+        db.execute("rollback")

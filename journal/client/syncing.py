@@ -1,0 +1,172 @@
+"""A sync: everything that waits is pushed, then everything since the cursor is pulled, then the digests are compared.
+
+The rule (docs/properties.md, P10): a sync ends at the server's state, whatever it had to recover from, or raises.
+Between any two steps it may be stopped or killed; the next one goes on from what the file says.
+"""
+
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from journal.client import file, outbox, pulled
+from journal.client.calls import Journal, Resync, Synced
+from journal.client.clock import Clock
+from journal.client.connection import Connection
+from journal.client.http import Http, Refused
+from journal.client.outbox import Sending
+from journal.client.problems import NotRecovered
+from journal.client.pulled import Applied
+from journal.client.pulling import PAGE, Pulling
+from journal.client.pushing import Pushing
+from journal.client.recovering import Recovering
+from journal.client.told import Told
+
+RECOVERIES = 5
+PURGE_S = 3600.0
+
+
+class Syncing:
+    """Syncs one file with one journal. Whoever calls it is alone in doing so (client/role.py).
+
+    `raw`: the same service, with bodies as they were sent. `wanted`: the replica's collections, None for all.
+    `keep_s`: how long acknowledged pushes are kept, in case the server loses them.
+    """
+
+    def __init__(
+        self,
+        db: Connection,
+        journal: Journal,
+        raw: Http,
+        path: Path,
+        *,
+        wanted: frozenset[str] | None,
+        clock: Clock,
+        keep_s: float,
+        told: Told,
+    ) -> None:
+        self.db, self.journal, self.keep_s = db, journal, keep_s
+        self.pushing = Pushing(db, journal, clock, told)
+        self.pulling = Pulling(db, journal, wanted, told)
+        self.recovering = Recovering(db, journal, raw, path, self.pushing, self.pulling, told)
+        self._clock = clock
+        self._purged_at = float("-inf")
+
+    async def sync(self) -> None:
+        """Push, pull and compare; recover from whatever the service does not go on from."""
+        await self._recovered(self._round)
+
+    async def push(self) -> None:
+        """Only push what waits."""
+        await self._recovered(self.pushing.push)
+
+    async def verify(self) -> int:
+        """Sync, compare all data by content, and mend what differs; how many atoms that were."""
+        mended = 0
+
+        async def compare() -> None:
+            nonlocal mended
+            await self._round()
+            mended += await self.recovering.mend("content", "revision")
+
+        await self._recovered(compare)
+        return mended
+
+    async def compare(self, applied: Applied) -> bool:
+        """Mend what a complete round shows to differ; whether there was anything."""
+        if applied.is_in_doubt:
+            await self.recovering.mend("content", "revision")
+        elif applied.is_equal is False:
+            await self.recovering.mend("revision")
+        else:
+            return False
+        return True
+
+    async def recover(self, error: Refused) -> None:
+        """Find the way back after a 410, or under a new name; any other error is raised again."""
+        if error.code == "client_forgotten":
+            await self.db.write(file.take_new_identity)
+        elif error.code == "resync_required":
+            await self.recovering.recover(msgspec.convert(error.problem, Resync))
+        else:
+            raise error
+
+    async def _recovered(self, work: Callable[[], Awaitable[None]]) -> None:
+        for _ in range(RECOVERIES + 1):
+            try:
+                return await work()
+            except Refused as error:
+                await self.recover(error)
+        raise NotRecovered(
+            f"{self.journal.name} was recovered {RECOVERIES + 1} times and the service still does not go on from there:"
+            " ask its operator what the audit log says; if nothing, sync into a new file and compare"
+        )
+
+    async def _round(self) -> None:
+        applied = await self._exchange()
+        if applied is None:
+            applied = await self.pulling.pull()
+        if applied is None:
+            await self.recovering.replace()
+            applied = await self.pulling.pull()
+            assert applied is not None  # there is a cursor now
+        await self.compare(applied)
+        await self._tidy()
+
+    async def _exchange(self) -> Applied | None:
+        """Push everything that waits; the end of the round, where the last push brought it along."""
+        while (sending := await self.pushing.next()) is not None:
+            at = await self.db.read(file.cursor)
+            if sending.is_last and not sending.is_atomic and at is not None and at.base is None:
+                applied = await self._sync(sending, str(at))
+                if applied is not None and applied.is_complete:
+                    return applied
+            else:
+                await self.pushing.send(sending)
+        return None
+
+    async def _sync(self, sending: Sending, cursor: str) -> Applied | None:
+        """A push and a page in one request; None where no page came with it."""
+        body = outbox.body(sending, cursor, self._clock) | {"since": cursor, "limit": PAGE}
+        if self.pulling.wanted is not None:
+            body["collections"] = sorted(self.pulling.wanted)
+        try:
+            answer = await self.journal.sync(body)
+        except Refused as error:
+            await self.pushing.refused(sending, error)
+            return None
+        kept, applied = await self.db.write(lambda db: _take(db, sending, answer))
+        self.pushing.kept(kept)
+        if isinstance(answer.resync, Resync):
+            await self.recovering.recover(answer.resync)
+        return applied
+
+    async def _tidy(self) -> None:
+        """Let go of what is old, and tell the service which of its conflicts were settled here."""
+        if time.monotonic() - self._purged_at > PURGE_S:
+            self._purged_at = time.monotonic()
+            await self.db.write(lambda db: outbox.purge(db, time.time() - self.keep_s))
+            while await self.db.write(pulled.sweep):
+                pass
+        for number, name in await self.db.read(_untold):
+            await self.journal.keep_servers(name)
+            await self.db.write(partial(_tell, number=number))
+
+
+def _take(db: sqlite3.Connection, sending: Sending, answer: Synced) -> tuple[list[int], Applied | None]:
+    now, page = time.time(), answer.pulled
+    kept = outbox.settle(db, sending, answer.pushed, now)
+    return kept, None if page is None else pulled.apply(db, page, now)
+
+
+def _tell(db: sqlite3.Connection, *, number: int) -> None:
+    db.execute("update conflict set told = 1 where id = ?", (number,))
+
+
+def _untold(db: sqlite3.Connection) -> list[tuple[int, str]]:
+    return db.execute(
+        "select id, kept from conflict where settled is not null and kept is not null and told = 0"
+    ).fetchall()
