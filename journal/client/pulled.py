@@ -183,12 +183,16 @@ def swap(
 
 def sweep(db: sqlite3.Connection) -> bool:
     """Remove some rows of generations that are not in place; False where there are none left."""
-    swept = db.execute(
-        "delete from base where id in (select id from base where generation not in (select generation from collection)"
-        " limit ?)",
-        (SWEPT,),
-    )
-    return swept.rowcount > 0
+    in_place = {generation for (generation,) in db.execute("select generation from collection")}
+    generation = -1
+    while True:
+        generation = db.execute("select min(generation) from base where generation > ?", (generation,)).fetchone()[0]
+        if generation is None:
+            return False
+        if generation not in in_place:
+            some = "select id from base where generation = ? limit ?"
+            db.execute(f"delete from base where id in ({some})", (generation, SWEPT))
+            return True
 
 
 def keep_only(db: sqlite3.Connection, wanted: frozenset[str]) -> None:
