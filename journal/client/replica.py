@@ -81,7 +81,7 @@ class Status(msgspec.Struct, frozen=True):
 class _Transaction:
     """Changes that are made and recorded together."""
 
-    def __init__(self, replica: "Replica", policy: Policy | None, outer: "_Transaction | None") -> None:
+    def __init__(self, replica: "Replica", policy: Policy, outer: "_Transaction | None") -> None:
         self.replica, self.policy, self.outer = replica, policy, outer
         self.id, self.is_open = uuid4().hex, True
 
@@ -205,13 +205,13 @@ class Replica:
         """What this task changes inside is one commit, here and at the server: all of it or nothing.
 
         Other writers wait meanwhile: do nothing that takes long. If the server refuses any of it, all of it is kept
-        as conflicts. `on_conflict` goes before the collections' policies.
+        as conflicts. It has one policy, `on_conflict` or the replica's, whatever those of its collections are.
         """
         if self._transaction() is not None:
             raise RuntimeError("transactions cannot be nested")
         async with self._writing:
             await self._writer.call(lambda db: db.execute("begin immediate"))
-            transaction = _Transaction(self, on_conflict, _within.get())
+            transaction = _Transaction(self, on_conflict or self.on_conflict, _within.get())
             token = _within.set(transaction)
             try:
                 yield
@@ -294,6 +294,8 @@ class Replica:
         error = self._error
         if self._live is not None:
             state, error = self._live.state, None if self._live.error is None else str(self._live.error)
+        if self._running is not None and self._running.done() and not self._running.cancelled():
+            state, error = "idle", repr(self._running.exception())
         return Status(state=state, error=error, **counted)
 
     async def conflicts(self) -> list[Conflict]:
@@ -359,7 +361,7 @@ class Replica:
     async def _write(self, collection: str, atom: str, patch: Patch, policy: Policy) -> bool:
         transaction, now = self._transaction(), self.clock.now()
         if transaction is not None:
-            wish = Wish(collection, _atom(atom), patch, transaction.policy or policy, now, transaction.id)
+            wish = Wish(collection, _atom(atom), patch, transaction.policy, now, transaction.id)
             return await self._writer.call(lambda db: local.write(db, wish))
         wish = Wish(collection, _atom(atom), patch, policy, now)
         async with self._writing:

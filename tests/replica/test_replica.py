@@ -21,7 +21,8 @@ async def at_server(service: Harness) -> Json:
     for entry in listed:
         names.setdefault(entry["collection"], []).append(entry["atom"])
     found = (await service.call("POST", "j/lookup", json={"get": names})).json["atoms"]
-    return {name: {atom: held["data"] for atom, held in atoms.items()} for name, atoms in found.items()}
+    held = {name: {atom: there["data"] for atom, there in atoms.items() if there} for name, atoms in found.items()}
+    return {name: atoms for name, atoms in held.items() if atoms}
 
 
 async def test_what_was_written_is_there_at_once_and_at_the_server_after_a_sync(
