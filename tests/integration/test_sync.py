@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
+from secrets import token_hex
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from journal.config import Limits, Memory
 from journal.core.cursor import parse
 from journal.service.writer import Writer
-from journal.store import places, record
+from journal.store import reading, record
 from tests import oracle
 from tests.conftest import new_database
 from tests.harness import Harness, Json, Reply, blocked_on_lock, delete, eventually, insert, put, serving, update
@@ -184,10 +185,10 @@ async def test_it_is_not_kept_by_anybody_and_never_304(service: Harness) -> None
 
 
 @pytest.mark.parametrize("memory", [Memory(), Memory(answer_bytes=1000)])
-async def test_a_large_answer_is_compressed(database: str, tmp_path: Path, memory: Memory) -> None:
+async def test_a_large_answer_is_compressed_once(database: str, tmp_path: Path, memory: Memory) -> None:
     async with serving(database, tmp_path, memory=memory) as service:
         await service.create("j")
-        changes = [insert("todo", f"{n}") for n in range(100)]
+        changes = [insert("todo", f"{n}", {"some": token_hex(100)}) for n in range(1000)]
 
         body = {"since": 0, "changes": changes, "get": {"todo": ["5"]}}
         headers = {"Accept-Encoding": "zstd", "If-None-Match": "*"}
@@ -199,7 +200,7 @@ async def test_a_large_answer_is_compressed(database: str, tmp_path: Path, memor
     assert (response.status, response.headers["Content-Encoding"]) == (200, "zstd")
     assert "ETag" not in response.headers
     answer = json.loads(zstandard.ZstdDecompressor().decompressobj().decompress(coded))
-    assert (len(answer["outcomes"]), len(answer["deltas"]), answer["atoms"]["todo"]["5"]["revision"]) == (100, 100, 6)
+    assert (len(answer["outcomes"]), len(answer["deltas"]), answer["atoms"]["todo"]["5"]["revision"]) == (1000, 1000, 6)
 
 
 async def test_only_the_collections_that_are_asked_for_are_told(service: Harness) -> None:
@@ -360,14 +361,13 @@ async def test_deltas_and_atoms_are_of_one_moment(service: Harness, monkeypatch:
     """Somebody records after the deltas were read and before the atoms are."""
     at = await pushed(service, insert("todo", "a", {"n": 1}))
     await pushed(service, update("todo", "a", {"n": 2}), base=at)
-    copy_lookup = places.copy_lookup
+    copy_deltas = reading.copy_deltas
 
-    async def later(*asked: Any) -> None:
-        monkeypatch.setattr(places, "copy_lookup", copy_lookup)
+    async def copied(*asked: Any, **members: Any) -> None:
+        await copy_deltas(*asked, **members)
         await pushed(service, update("todo", "a", {"n": 3}), insert("todo", "late"), on_conflict="client")
-        await copy_lookup(*asked)
 
-    monkeypatch.setattr(places, "copy_lookup", later)
+    monkeypatch.setattr(reading, "copy_deltas", copied)
     answer = await synced(service, at, [insert("todo", "mine")], get={"todo": ["a", "late", "mine"]})
 
     assert (answer["head"], answer["revision"], (await service.head())["head"]) == (3, 3, 5)
@@ -411,7 +411,7 @@ async def test_a_replay_of_what_another_process_recorded_is_not_told_less_than_t
         await deaf.create("j")
         at = await pushed(deaf, insert("todo", "a"))
         proxy.stall(b"journal listen")
-        body: Json = {"client": ME, "push": 1, "changes": [insert("todo", "b")]}
+        body: Json = {"client": ME, "push": 1, "changes": [insert("new", "b")]}
         first = await synced(other, at, **body)
 
         again = await synced(deaf, at, **body)
@@ -525,6 +525,19 @@ async def test_trap_23_in_a_round_it_is_the_base_that_must_not_be_below_a_floor(
 
     assert (reply.status, reply.json["reason"]) == (410, "operator")
     assert (await service.head())["head"] == 6
+
+
+async def test_a_floor_for_the_client_of_a_round_counts_though_the_push_names_nobody(service: Harness) -> None:
+    at = await pushed(service, insert("todo", "a"))
+    for n in range(3):
+        await pushed(service, insert("todo", f"{n}"))
+    cursor = (await synced(service, at, client=ME, limit=1))["cursor"]
+    await resync(service, client=ME)
+
+    reply = await sync(service, cursor, [insert("todo", "mine")])
+
+    assert (reply.status, reply.json["reason"]) == (410, "operator")
+    assert (await service.head())["head"] == 5
 
 
 async def test_trap_18_a_cursor_that_another_process_gave_is_never_refused_by_memory(
