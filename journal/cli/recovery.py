@@ -127,7 +127,8 @@ def erase(
     told = msgspec.json.decode(body, type=EraseAnswer)
     say.out.print(
         f"[green]erased[/] {escape(f'{collection} {atom}')} at revision {told.revision}: its data is gone from"
-        f" {say.count(told.changes, 'change')} and {say.count(told.outcomes, 'kept outcome')};"
+        f" {say.count(told.changes, 'change')}, {say.count(told.outcomes, 'kept outcome')} and"
+        f" {say.count(told.conflicts, 'conflict')};"
         f" {say.count(told.snapshots, 'snapshot')} removed"
     )
     say.out.print("Who may hold it still:")
