@@ -127,10 +127,11 @@ def erase(
     told = msgspec.json.decode(body, type=EraseAnswer)
     say.out.print(
         f"[green]erased[/] {escape(f'{collection} {atom}')} at revision {told.revision}: its data is gone from"
-        f" {say.count(told.changes, 'change')}, {say.count(told.outcomes, 'kept outcome')} and"
-        f" {say.count(told.conflicts, 'conflict')};"
+        f" {say.count(told.changes, 'change')} and {say.count(told.outcomes, 'kept outcome')};"
         f" {say.count(told.snapshots, 'snapshot')} removed"
     )
+    if told.conflicts:
+        say.out.print(f"{say.count(told.conflicts, 'kept conflict')} lost what it was about")
     say.out.print("Who may hold it still:")
     for holder in told.may_hold:
         say.out.print(f"  - {escape(holder)}", soft_wrap=True)
