@@ -71,6 +71,24 @@ async def test_every_key_and_index_that_a_request_uses_begins_with_the_journal(c
     assert {row["index"]: row["column"] for row in rows} == {row["index"]: "journal_id" for row in rows}
 
 
+async def test_a_process_of_the_version_before_goes_on_recording_beside_this_one(connection: Any) -> None:
+    """The function that it calls stays in a database that was migrated; a call that fits both would be refused."""
+    arguments = await connection.fetchval("select pg_get_function_arguments('journal.append'::regproc)")
+    types = await connection.fetchval(
+        "select array(select unnest(proargtypes::regtype[])::text) from pg_proc where oid = 'journal.append'::regproc"
+    )
+    before = arguments.removeprefix("conflicts json, ")
+    assert (before != arguments, len(types)) == (True, 52)
+    body = "returns text language sql as $$ select 'the old one' $$"
+    await connection.execute(f"create function journal.append({before}) {body}")
+
+    old = await connection.fetchval(f"select journal.append({', '.join(f'null::{name}' for name in types[1:])})")
+    new = await connection.prepare(QUERY["append"])
+
+    assert old == "the old one"
+    assert [attribute.type.name for attribute in new.get_attributes()] == ["timestamptz"]
+
+
 @pytest.mark.parametrize(
     "statement", ["update journal.{} set chain = chain", "delete from journal.{}", "truncate journal.{}"]
 )
