@@ -303,7 +303,7 @@ def _fail(db: sqlite3.Connection, change: Waiting, outcome: Outcome, now: float,
     error = None if outcome.error is UNSET else f"{outcome.error.code}: {outcome.error.detail}"
     db.execute("update change set status = ?, passed = 1 where seq = ?", (status, change.seq))
     _synced(db, change)
-    name = getattr(outcome, "kept", UNSET)
+    name = outcome.kept
     kept = _keep(db, change, status, outcome, error, None if name is UNSET else name, now)
     for follower in _followers(db, change, with_transactions=False):
         _synced(db, follower)
