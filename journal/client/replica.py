@@ -335,6 +335,7 @@ class Replica:
         try:
             self._is_syncing, self._error = True, None
             await work()
+            self.wake()  # the background syncing may be in a pause, for a reason that is over
         except JournalError as error:
             self._error = str(error)
             raise
