@@ -201,7 +201,7 @@ def _known(db: sqlite3.Connection, collection: str, atom: str) -> tuple[int | No
     ).fetchone()
     if last is not None:
         status, base, by_data, revision = last
-        return (base, bool(by_data)) if status is None else (revision, revision is None)
+        return (base, bool(by_data)) if status is None else (revision, revision is None or status == "forgotten")
     row = db.execute(
         "select b.revision from collection c join base b on b.generation = c.generation and b.atom = ?"
         " where c.name = ?",
