@@ -3,16 +3,13 @@
     JournalError
     ├── Stale                          a journal moved on between reading and recording (never leaves the service)
     └── RequestError                   becomes an answer: code and status are protocol, section 12
-        ├── InvalidRequest        400  ├── NotApplied        409  ├── UnsupportedMedia  415
-        │   └── BaseRequired      400  ├── PushTooOld        409  ├── RangeImpossible   416
-        ├── NotFound              404  ├── ResyncRequired    410  ├── PushReused        422
-        │   └── JournalNotFound   404  └── TooLarge          413  └── Unavailable       503
-        │       └── JournalGone   404
-        ├── MethodNotAllowed      405  ├── ClientForgotten   409  └── (what is busy is Unavailable too)
-        └── NotAcceptable         406  ├── ConflictSettled   409
-                                       ├── ConflictErased    409
-                                       ├── AtomGone          409
-                                       └── AtomExists        409
+        ├── InvalidRequest        400  ├── NotApplied        409  ├── ResyncRequired    410
+        │   └── BaseRequired      400  ├── PushTooOld        409  ├── TooLarge          413
+        ├── NotFound              404  ├── ClientForgotten   409  ├── UnsupportedMedia  415
+        │   └── JournalNotFound   404  ├── ConflictSettled   409  ├── RangeImpossible   416
+        │       └── JournalGone   404  ├── ConflictErased    409  ├── PushReused        422
+        ├── MethodNotAllowed      405  ├── AtomGone          409  ├── Unavailable       503
+        └── NotAcceptable         406  └── AtomExists        409  └── (what is busy is Unavailable too)
 
 Facts are fields; the text is the docstring, which is the `title` that a caller reads.
 """

@@ -165,9 +165,12 @@ class Routes:
 
     async def sync(self, request: web.Request) -> web.StreamResponse:
         """POST …/sync: push, and everything since."""
+        arrived = time.monotonic()
         read.read(request.rel_url.raw_query_string, {})
         journal, key = request.match_info["j"], _key(request)
         asked = bodies.sync(await bodies.body(request, self.limits), self.limits, journal, key)
+        if asked.push is not None:
+            asked.push.arrived = arrived
         told = await self.service.sync.sync(journal, asked, request.headers.get("User-Agent"))
         if isinstance(told, Answer):
             return await send.answer(request, told)

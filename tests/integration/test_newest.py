@@ -7,6 +7,7 @@ device that was offline since eight pushes what it made of it, at ten.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from tests.harness import Harness, Json, blocked_on_lock, delete, eventually, in
 from tests.integration.test_fanout import counted
 from tests.integration.test_order import connected, take_numbers
 
-DAY = "2026-03-01T"
+TODAY = datetime.now(UTC)  # as the service forgets what is old by the real clock
+DAY, TOMORROW = f"{TODAY:%Y-%m-%d}T", f"{TODAY + timedelta(days=1):%Y-%m-%d}T"
 NINE = f"{DAY}09:00:00Z"
 ME = str(UUID(int=1))
 
@@ -136,7 +138,7 @@ async def test_trap_14_a_clock_that_is_set_between_edit_and_push_shows_but_not_i
 
 async def test_trap_14_nothing_was_made_in_the_future(at: At, base: str) -> None:
     """Set back between edit and push, it would seem to be of tomorrow: it counts as of now, and ages like any other."""
-    tomorrow = update("todo", "a", {"mine": 1}, changed_at="2026-03-02T09:00:00Z")
+    tomorrow = update("todo", "a", {"mine": 1}, changed_at=f"{TOMORROW}09:00:00Z")
     async with at("10:00") as service:
         first = await became(service, base, tomorrow)
     async with at("10:01") as service:
@@ -255,8 +257,8 @@ async def test_p6_ages_and_times_are_not_what_a_push_says(at: At, base: str) -> 
 @pytest.mark.parametrize(
     ("members", "change", "pointer"),
     [
-        ({"now": "2026-03-01T09:00:00"}, {}, "/now"),
-        ({}, {"changed_at": "2026-03-01T09:00:00"}, "/changes/0/changed_at"),
+        ({"now": f"{DAY}09:00:00"}, {}, "/now"),
+        ({}, {"changed_at": f"{DAY}09:00:00"}, "/changes/0/changed_at"),
         ({}, {"changed_at": "soon"}, "/changes/0/changed_at"),
         ({}, {"age_ms": -1}, "/changes/0/age_ms"),
     ],
