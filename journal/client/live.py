@@ -165,7 +165,7 @@ class Live:
         return await self.db.read(lambda db: (file.meta(db, "asked") or 0) > (file.meta(db, "answered") or 0))
 
     async def _has_changes(self) -> bool:
-        return await self.db.read(local.waiting) > 0
+        return await self.db.read(local.has_waiting)
 
     async def _pause(self, seconds: float, *, is_patient: bool) -> None:
         """Wait; `is_patient`: whoever waits for a sync, and `wake`, end it, a change does not."""

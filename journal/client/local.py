@@ -119,10 +119,11 @@ def count(db: sqlite3.Connection, collection: str, sought: Sequence[Sought] = ()
 def collections(db: sqlite3.Connection) -> list[str]:
     """Those that have atoms."""
     found = db.execute(
-        "select name from collection c where exists (select 1 from base b where b.generation = c.generation)"
-        " union select collection from local where data is not null order by 1"
-    )
-    return [name for (name,) in found if count(db, name)]
+        "with recursive mine (name) as (select min(collection) from local"
+        " union all select (select min(collection) from local where collection > mine.name) from mine where name > '')"
+        " select name from mine where name > '' union select name from collection order by 1"
+    ).fetchall()
+    return [name for (name,) in found if items(db, name, "", 1)]
 
 
 def add_index(db: sqlite3.Connection, field: str) -> None:
@@ -136,10 +137,21 @@ def add_index(db: sqlite3.Connection, field: str) -> None:
 def waiting(db: sqlite3.Connection) -> int:
     """Changes that were not answered yet."""
     counted: int = db.execute(
-        "select count(*) from change left join push on push.id = change.push"
-        " where push.id is null or push.answered is null and change.passed = 0"
+        "select (select count(*) from change where push is null)"
+        " + (select count(*) from push cross join change on change.push = push.id"
+        " where push.answered is null and change.passed = 0)"
     ).fetchone()[0]
     return counted
+
+
+def has_waiting(db: sqlite3.Connection) -> bool:
+    """Whether there are any."""
+    has: int = db.execute(
+        "select exists (select 1 from change where push is null)"
+        " or exists (select 1 from push cross join change on change.push = push.id"
+        " where push.answered is null and change.passed = 0)"
+    ).fetchone()[0]
+    return bool(has)
 
 
 def _append(db: sqlite3.Connection, wish: Wish, made_on: bytes | None) -> None:

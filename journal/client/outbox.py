@@ -177,7 +177,7 @@ def pass_changes(db: sqlite3.Connection, revision: int) -> None:
     """The data is whole at a revision: what was acknowledged up to it is in base."""
     rows = db.execute(
         "select seq, collection, atom, op, data, unset, status from change"
-        " where passed = 0 and status is not null and (revision is null or revision <= ?)",
+        " where passed = 0 and status is not null and coalesce(revision, 0) <= ?",
         (revision,),
     ).fetchall()
     for seq, collection, atom, op, data, unset, status in rows:

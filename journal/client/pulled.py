@@ -190,8 +190,9 @@ def sweep(db: sqlite3.Connection) -> bool:
         if generation is None:
             return False
         if generation not in in_place:
-            some = "select id from base where generation = ? limit ?"
-            db.execute(f"delete from base where id in ({some})", (generation, SWEPT))
+            db.execute(
+                "delete from base where id in (select id from base where generation = ? limit ?)", (generation, SWEPT)
+            )
             return True
 
 
@@ -215,7 +216,7 @@ class _Base:
     def __init__(self, db: sqlite3.Connection, loaded: dict[str, Loaded] | None = None) -> None:
         self._db = db
         self._is_ahead = bool(db.execute("select exists (select 1 from ahead)").fetchone()[0]) and loaded is None
-        self._local = set(db.execute("select collection, atom from local").fetchall())
+        self._has_local = bool(db.execute("select exists (select 1 from local)").fetchone()[0])
         if loaded is not None:
             self._into = loaded
         else:
@@ -243,7 +244,7 @@ class _Base:
         self._replace(into, delta.collection, delta.atom, row, None if data is None else (delta.revision, data))
         if self._is_ahead:
             self._db.execute("delete from ahead where collection = ? and atom = ?", (delta.collection, delta.atom))
-        return (delta.collection, delta.atom) in self._local
+        return self._has_local and self._is_local(delta.collection, delta.atom)
 
     def put(self, key: Key, held: tuple[int, bytes] | None) -> None:
         """Have an atom so, or not at all."""
@@ -263,6 +264,10 @@ class _Base:
         if into is None:
             into = self._into[name] = Loaded(_next_generation(self._db))
         return into
+
+    def _is_local(self, collection: str, atom: str) -> bool:
+        found = self._db.execute("select 1 from local where collection = ? and atom = ?", (collection, atom))
+        return found.fetchone() is not None
 
     def _row(self, into: Loaded, atom: str) -> tuple[int, int, str] | None:
         row: tuple[int, int, str] | None = self._db.execute(

@@ -516,7 +516,9 @@ def _feed_end(db: sqlite3.Connection) -> int:
 
 def _feed_since(db: sqlite3.Connection, at: int) -> tuple[int, list[Changed]]:
     """What changed since a place in the feed, each atom once; where it was trimmed, whole collections."""
-    first, end = db.execute("select coalesce(min(seq), 0), coalesce(max(seq), 0) from feed").fetchone()
+    first, end = db.execute(
+        "select coalesce((select min(seq) from feed), 0), coalesce((select max(seq) from feed), 0)"
+    ).fetchone()
     if end <= at:
         return at, []
     if first > at + 1:
