@@ -113,7 +113,7 @@ class Replica:
         self.on_conflict, self.clock = on_conflict, clock or Clock()
         self._headers, self._keep_s, self._conflict = headers, keep_days * 86_400, conflict
         self._told = Told(
-            progress=progress or (lambda _: None), conflicts=self._tell_conflicts, changed=self._tell_changed
+            progress=progress or (lambda _: None), conflicts=self._tell_conflicts, changed=self._tell_lookers
         )
         self._writer, self._reader, self._engine = (Connection(self.path) for _ in range(3))
         self._role = Role(self.path)
@@ -381,9 +381,13 @@ class Replica:
             transaction = transaction.outer
         return transaction
 
-    def _tell_changed(self) -> None:
+    def _tell_lookers(self) -> None:
         for looking in self._looking:
             looking.set()
+
+    def _tell_changed(self) -> None:
+        """Something was changed here, which is to be pushed as well."""
+        self._tell_lookers()
         if self._live is not None:
             self._live.poke()
 
