@@ -130,8 +130,10 @@ class Live:
         """Until an event comes, something is changed here, or it is time to look whether another process did."""
         poked = asyncio.ensure_future(self._poked.wait())
         futures: list[asyncio.Future[Any]] = [coming, poked]
-        await asyncio.wait(futures, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
-        poked.cancel()
+        try:
+            await asyncio.wait(futures, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            poked.cancel()
         if self._poked.is_set():
             await asyncio.sleep(SETTLE_S)
             self._poked.clear()

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ from journal.client.connection import Connection, T, Work
 from journal.client.http import connected
 from journal.client.live import Live, State
 from journal.client.local import Sought, Wish
-from journal.client.problems import InvalidChange, NotSynced
+from journal.client.problems import Closed, InvalidChange, NotSynced
 from journal.client.role import Role
 from journal.client.syncing import Syncing
 from journal.client.told import Progress, Told
@@ -187,8 +187,10 @@ class Replica:
         await self.stop()
         if self._open is not None:
             stack, self._open = self._open, None
-            await self._writer.call(lambda db: file.renew(db, self.path))
-            await stack.aclose()
+            self._tell_changed()
+            async with stack:
+                await self._writer.call(_rollback)
+                await self._writer.call(lambda db: file.renew(db, self.path))
 
     def collection(self, name: str, *, on_conflict: Policy | None = None) -> "Collection":
         """A collection, with a policy of its own for what is written to it. InvalidChange for one not asked for."""
@@ -210,14 +212,15 @@ class Replica:
         if self._transaction() is not None:
             raise RuntimeError("transactions cannot be nested")
         async with self._writing:
-            await self._writer.call(lambda db: db.execute("begin immediate"))
             transaction = _Transaction(self, on_conflict or self.on_conflict, _within.get())
             token = _within.set(transaction)
             try:
+                await self._writer.call(lambda db: db.execute("begin immediate"))
                 yield
                 await self._writer.call(lambda db: db.execute("commit"))
             except BaseException:
-                await self._writer.call(_rollback)
+                with contextlib.suppress(Closed):
+                    await self._writer.call(_rollback)
                 raise
             finally:
                 transaction.is_open = False
@@ -230,7 +233,7 @@ class Replica:
         Unreachable, Refused, NotRecovered: what was written still waits. If another process syncs this file, it is
         asked to do so, and waited for.
         """
-        await self._work(self._syncing.sync)
+        await self._work(lambda: self._syncing.sync())
 
     async def verify(self) -> int:
         """Sync, compare all data with the server's by its content, and mend what differs; how many atoms that were."""
@@ -245,6 +248,7 @@ class Replica:
 
     async def start(self) -> None:
         """Sync in the background until `stop`: at once, soon after each change here, and as others change something."""
+        self._must_be_open()
         if self._running is None:
             self._live = Live(self._syncing, self._role)
             self._running = asyncio.create_task(self._live.run())
@@ -262,11 +266,11 @@ class Replica:
         if self._live is not None:
             self._live.wake()
 
-    async def follow(self, *collections: str) -> AsyncIterator[Changed]:
+    async def follow(self, *collections: str) -> AsyncGenerator[Changed, None]:
         """What changes from now on, here and at the server; syncs in the background as long as somebody looks.
 
         Several changes of an atom may come as one. Who looks too slowly is told that whole collections may have
-        changed.
+        changed. It ends when the replica is closed.
         """
         is_ours = self._running is None
         await self.start()
@@ -274,7 +278,7 @@ class Replica:
         self._looking.add(looking)
         try:
             at = await self._reader.read(_feed_end)
-            while True:
+            while self._open is not None:
                 looking.clear()
                 at, found = await self._reader.read(lambda db, at=at: _feed_since(db, at))  # type: ignore[misc]
                 for one in found:
@@ -320,6 +324,7 @@ class Replica:
 
     async def _work(self, work: Callable[[], Any], *, is_own: bool = False) -> None:
         """Work that only one may do. `is_own`: this very work is wanted, not just a sync by whoever syncs."""
+        self._must_be_open()
         if self._transaction() is not None:
             raise RuntimeError("a transaction is open: sync after it")
         while not self._role.take():
@@ -374,6 +379,10 @@ class Replica:
     async def _read(self, work: Work[T]) -> T:
         """Inside a transaction, what it has written so far is seen."""
         return await (self._reader.read(work) if self._transaction() is None else self._writer.call(work))
+
+    def _must_be_open(self) -> None:
+        if self._open is None:
+            raise Closed
 
     def _transaction(self) -> _Transaction | None:
         transaction = _within.get()
