@@ -157,7 +157,7 @@ class Replica:
         """The same for code without an event loop: `with Replica.open_sync(…)`. The options are those of `open`."""
         from journal.client.blocking import BlockingReplica
 
-        return BlockingReplica(lambda: cls.open(path, url, **options))
+        return BlockingReplica(cls.open(path, url, **options))
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
