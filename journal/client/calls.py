@@ -58,7 +58,8 @@ class Synced(msgspec.Struct):
     def pushed(self) -> PushAnswer:
         """What became of the push."""
         epoch = "" if self.epoch is UNSET else self.epoch
-        head = (self.revision or 0) if self.head is UNSET else self.head
+        head = self.resync.head if isinstance(self.resync, Resync) else self.revision or 0
+        head = head if self.head is UNSET else self.head
         return PushAnswer(epoch, self.first, self.revision, head, "", self.outcomes, self.replayed)
 
     @property

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from journal.client import file
-from journal.client.change import FAILED, Patch, Status, is_known_there, over, says_nothing
+from journal.client.change import FAILED, Patch, Status, collapsed, is_known_there, over, says_nothing
 from journal.client.clock import Clock, Moment
 from journal.client.local import feed, refresh
 from journal.core.model import Outcome, PushOp
@@ -183,7 +183,8 @@ def pass_changes(db: sqlite3.Connection, revision: int) -> None:
     for seq, collection, atom, op, data, unset, status in rows:
         db.execute("update change set passed = 1 where seq = ?", (seq,))
         if status == "forgotten":
-            _compare_forgotten(db, seq, collection, atom, Patch(op, _bytes(data), _names(unset)))
+            patch = Patch(op, _bytes(data), _names(unset))
+            _compare_forgotten(db, seq, collection, atom, _with_later(db, seq, collection, atom, patch, revision))
     for key in {(row[1], row[2]) for row in rows}:
         refresh(db, *key)
 
@@ -344,6 +345,20 @@ def _followers(db: sqlite3.Connection, change: Waiting, *, with_transactions: bo
         (change.collection, change.atom, change.seq, with_transactions),
     )
     return [_waiting(*row) for row in rows]
+
+
+def _with_later(
+    db: sqlite3.Connection, seq: int, collection: str, atom: str, patch: Patch, revision: int
+) -> Patch:  # fmt: skip
+    """A change with those of its atom that were made after it and are in base as well."""
+    later = db.execute(
+        "select op, data, unset from change where collection = ? and atom = ? and seq > ?"
+        " and status in ('applied', 'unchanged', 'forgotten') and (revision is null or revision <= ?) order by seq",
+        (collection, atom, seq, revision),
+    )
+    for op, data, unset in later:
+        patch = collapsed(patch, b"{}", Patch(op, _bytes(data), _names(unset))) or patch
+    return patch
 
 
 def _compare_forgotten(db: sqlite3.Connection, seq: int, collection: str, atom: str, patch: Patch) -> None:

@@ -154,6 +154,60 @@ async def test_p6_an_answer_that_a_balancer_swallowed_does_not_cost_the_name(
     assert len(await record(service)) == 1
 
 
+@pytest.mark.parametrize("has_changed", [False, True])
+async def test_trap_19_what_the_server_knows_no_more_is_compared_with_what_is_there(
+    service: Harness, opened: Opener, requests: Requests, *, has_changed: bool
+) -> None:
+    """`outcomes: null`: it was recorded; where the data is not as it left it, it is kept for somebody to look at."""
+    replica = await opened()
+    await replica.sync()
+    todo = replica.collection("todo")
+    await todo.insert("a", {"n": 1})
+    client, requests.lost = (await replica.status()).client, 1
+    with pytest.raises(Unreachable):
+        await replica.sync()
+    await service.pushed([insert("todo", "b")], client=client, push=2)
+    if has_changed:
+        await service.pushed([update("todo", "a", {"n": 2}, if_data={"n": 1})])
+    await forget(service)
+
+    await todo.update("a", {"m": 1})
+    await replica.sync()
+    await replica.sync()
+
+    kept = [(conflict.status, conflict.mine, conflict.theirs) for conflict in await replica.conflicts()]
+    assert [one for one in kept if one[0] == "forgotten"] == (
+        [("forgotten", {"n": 1}, {"n": 2})] if has_changed else []
+    )
+    if not has_changed:
+        assert await everything(service) == {"a": {"n": 1, "m": 1}, "b": {"n": 1}}
+        assert kept == []
+    await see_that_it_is_the_servers(replica, service)
+
+
+async def test_trap_19_what_was_forgotten_and_is_beneath_the_horizon_is_compared_with_the_snapshot(
+    service: Harness, opened: Opener, requests: Requests
+) -> None:
+    """The answer has no deltas and no head then: it was compared with the data of before, and kept as a conflict."""
+    replica = await opened()
+    await replica.sync()
+    await replica.collection("todo").insert("a", {"n": 1})
+    client, requests.lost = (await replica.status()).client, 1
+    with pytest.raises(Unreachable):
+        await replica.sync()
+    await service.pushed([insert("todo", "b")], client=client, push=2)
+    await forget(service)
+    reply = await service.call(
+        "POST", "j/compact", json={"keep_revisions": 0, "force": True}, headers={"Prefer": "wait=5"}
+    )
+    assert reply.json["state"] == "done", reply.body
+
+    await replica.sync()
+
+    assert await replica.conflicts() == []
+    await see_that_it_is_the_servers(replica, service)
+
+
 async def test_p6_a_number_that_was_passed_over_is_given_up_for_a_higher_one(service: Harness, opened: Opener) -> None:
     """409 `push_too_old`: nothing was recorded under it, so it goes under a new one."""
     replica = await opened()
