@@ -90,17 +90,19 @@ def body(sending: Sending, cursor: str | None, clock: Clock) -> dict[str, Any]:
     return sent
 
 
-def settle(db: sqlite3.Connection, sending: Sending, answer: PushAnswer, now: float) -> list[int]:
+def settle(db: sqlite3.Connection, sending: Sending, answer: PushAnswer, now: float) -> list[int] | None:
     """Take the answer: what was recorded is seen until the cursor passes it, what failed is kept as a conflict.
 
-    The conflicts' ids. `now`: seconds, for how long the push is kept.
+    The conflicts' ids; None where it is the answer to another push, and this one waits again under a new name. `now`:
+    seconds, for how long the push is kept.
     """
+    is_first = sending.attempts == 1 and not sending.is_offered
+    if is_first and answer.replayed and sending.client == file.meta(db, "client"):
+        renumber(db, sending, is_new_client=True)  # somebody else counts under this name: the file is a copy
+        return None
     db.execute("update push set answered = ?, offered = 0 where id = ?", (now, sending.id))
     if sending.is_offered and answer.replayed:
         return []  # the server has not lost it
-    is_first = sending.attempts == 1 and not sending.is_offered
-    if is_first and answer.replayed and sending.client == file.meta(db, "client"):
-        file.take_new_identity(db)  # somebody else counts under this name: the file is a copy
     kept: list[int] = []
     outcomes: Sequence[Outcome | None] = answer.outcomes or [None] * len(sending.changes)
     is_refused = sending.is_atomic and any(outcome and outcome.status in FAILED for outcome in outcomes)

@@ -52,7 +52,7 @@ class Pushing:
         """Take the answer to a push."""
         self.kept(await self.db.write(lambda db: outbox.settle(db, sending, answer, time.time())))
 
-    def kept(self, conflicts: list[int]) -> None:
+    def kept(self, conflicts: list[int] | None) -> None:
         """A push was taken: tell what has changed, and which conflicts were kept."""
         self._waits = 0
         self.told.changed()
