@@ -73,11 +73,12 @@ class Synced(msgspec.Struct):
         )  # fmt: skip
 
 
-class _Undone(msgspec.Struct):
-    """What a 409 `not_applied` says."""
+class _Decided(msgspec.Struct):
+    """What a problem says besides of a push that was decided: 409 `not_applied`, 410 `client_forgotten`."""
 
-    outcomes: list[Outcome]
+    outcomes: list[Outcome] | None
     replayed: bool = False
+    head: int = 0
 
 
 class _Held(msgspec.Struct):
@@ -121,8 +122,7 @@ class Journal:
         except Refused as error:
             if error.code != "not_applied":
                 raise
-            undone = msgspec.json.decode(msgspec.json.encode(error.problem), type=_Undone)
-            return PushAnswer("", None, None, 0, "", undone.outcomes, undone.replayed)
+            return decided(error)
 
     async def sync(self, body: Mapping[str, Any]) -> Synced:
         """A push and everything since, in one request."""
@@ -168,6 +168,12 @@ class Journal:
             return msgspec.json.decode(body, type=of)
         except msgspec.MsgspecError as error:
             raise Unreachable(self.http.url, f"what came is no answer of a journal service: {error}") from None
+
+
+def decided(error: Refused) -> PushAnswer:
+    """What became of a push whose answer is a problem."""
+    told = msgspec.json.decode(msgspec.json.encode(error.problem), type=_Decided)
+    return PushAnswer("", None, None, told.head, "", told.outcomes, told.replayed)
 
 
 async def patiently(call: Callable[[], Awaitable[T]]) -> T:

@@ -8,7 +8,7 @@ import re
 import time
 
 from journal.client import file, outbox
-from journal.client.calls import WAITS, Journal, jittered
+from journal.client.calls import WAITS, Journal, decided, jittered
 from journal.client.clock import Clock
 from journal.client.connection import Connection
 from journal.client.http import Refused
@@ -68,6 +68,9 @@ class Pushing:
             case "push_too_old":
                 highest = int(error.problem.get("highest", 0))
                 await self.db.write(lambda db: outbox.renumber(db, sending, highest=highest))
+            case "client_forgotten" if "outcomes" in error.problem:
+                await self.settle(sending, decided(error))
+                raise error
             case "push_reused" | "client_forgotten":
                 await self.db.write(lambda db: outbox.renumber(db, sending, is_new_client=True))
             case "too_large" if len(sending.changes) > 1 and not sending.is_atomic:

@@ -273,6 +273,34 @@ async def test_p9_a_push_that_somebody_else_sent_under_this_name_is_not_taken_fo
     await see_that_it_is_the_servers(replica, service)
 
 
+@pytest.mark.parametrize("is_decided", [False, True])
+async def test_p6_a_client_that_was_forgotten_takes_a_new_name(
+    service: Harness, opened: Opener, requests: Requests, *, is_decided: bool
+) -> None:
+    """`is_decided`: the push had been recorded, its answer got lost: it is answered beside the refusal, and is not
+    recorded under the new name.
+    """
+    replica = await opened(on_conflict="client")
+    await replica.sync()
+    before = (await replica.status()).client
+    await replica.collection("todo").insert("a", {"n": 1})
+    if is_decided:
+        requests.lost = 1
+        with pytest.raises(Unreachable):
+            await replica.sync()
+        await service.pushed([update("todo", "a", {"n": 2}, if_data={"n": 1})])
+    else:
+        await service.pushed([insert("todo", "b")], client=before, push=9)
+    reply = await service.call("DELETE", f"j/clients/{before}")
+    assert reply.status in (200, 204), reply.body
+
+    await replica.sync()
+
+    assert (await replica.status()).client != before
+    assert (await everything(service))["a"] == {"n": 2 if is_decided else 1}
+    await see_that_it_is_the_servers(replica, service)
+
+
 # Sizes, and what is not taken.
 
 
