@@ -137,16 +137,23 @@ def renumber(db: sqlite3.Connection, sending: Sending, *, highest: int = 0, is_n
 def refuse(db: sqlite3.Connection, sending: Sending, faults: Mapping[int, str], now: float) -> list[int]:
     """Changes that the service does not take, by their place in the push, are kept as rejected; the rest is sent.
 
-    Of an atomic push all are.
+    Of an atomic push all are; else what was made on such a change is kept as a conflict.
     """
     if sending.is_atomic:
         faults = {place: faults.get(place, "") for place in range(len(sending.changes))}
-    kept: list[int] = []
+    failed: dict[int, tuple[Waiting, Status, str | None]] = {}
     for place, detail in faults.items():
         change = sending.changes[place]
+        failed[change.seq] = change, "rejected" if detail else "not_applied", detail or None
+        for follower in [*sending.changes[place + 1 :], *_followers(db, change, with_transactions=False)]:
+            if (follower.collection, follower.atom) == (change.collection, change.atom):
+                failed.setdefault(follower.seq, (follower, "conflict", None))
+    kept: list[int] = []
+    for change, status, error in failed.values():
         _synced(db, change)
-        kept += _keep(db, change, "rejected" if detail else "not_applied", None, detail or None, None, now)
+        kept += _keep(db, change, status, None, error, None, now)
         db.execute("delete from change where seq = ?", (change.seq,))
+    for change, _, _ in failed.values():
         _see(db, change.collection, change.atom)
     _forget_if_empty(db, sending)
     return kept

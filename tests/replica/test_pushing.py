@@ -385,6 +385,25 @@ async def test_trap_11_a_change_that_is_not_well_formed_is_kept_and_the_rest_goe
     await see_that_it_is_the_servers(replica, service)
 
 
+async def test_what_follows_a_rejected_change_of_its_atom_is_not_recorded_without_it(
+    narrow: Harness, opened: Opener
+) -> None:
+    """The second change was made on the first: half of what the application saw is not what it meant."""
+    replica = await opened(url=f"{narrow.url}/v1/journals/j")
+    todo = replica.collection("todo")
+    await todo.insert("a", {"n": 1})
+    await replica.sync()
+    await todo.update("a", {"text": "x" * 5000})
+    await todo.insert("b", {})
+    await todo.update("a", {"n": 2})
+
+    await replica.sync()
+
+    assert await everything(narrow) == {"a": {"n": 1}, "b": {}}
+    assert [kept.status for kept in await replica.conflicts()] == ["rejected", "conflict"]
+    await see_that_it_is_the_servers(replica, narrow)
+
+
 # What is refused.
 
 
