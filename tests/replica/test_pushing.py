@@ -78,7 +78,7 @@ async def forget(service: Harness) -> None:
     await rows.forget(service.service.database, pushes_before=now + timedelta(1), keys_before=now - timedelta(1000))
 
 
-async def _is(fact: bool) -> bool:  # noqa: FBT001
+async def _is(fact: bool) -> bool:
     return fact
 
 
@@ -456,6 +456,26 @@ async def test_a_conflict_is_settled(service: Harness, opened: Opener, keep: Any
     assert await everything(service) == stands[keep]
     assert await replica.conflicts() == []
     await see_that_it_is_the_servers(replica, service)
+
+
+async def test_conflicts_are_not_settled_inside_a_transaction_for_ever(service: Harness, opened: Opener) -> None:
+    """It waited for the transaction that it was in."""
+    replica = await opened()
+    todo = replica.collection("todo")
+    await todo.insert("a", {"n": 1})
+    await replica.sync()
+    await service.pushed([update("todo", "a", {"n": 2}, if_data={"n": 1})])
+    await todo.update("a", {"n": 3})
+    await replica.sync()
+    [kept] = await replica.conflicts()
+
+    async with asyncio.timeout(5), replica.transaction():
+        with pytest.raises(RuntimeError, match="transaction"):
+            await replica.settle(kept, "client")
+        with pytest.raises(RuntimeError, match="transaction"):
+            await todo.index("n")
+
+    assert await replica.conflicts() == [kept]
 
 
 @pytest.mark.parametrize("way", ["changes", "sync"])
