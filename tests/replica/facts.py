@@ -29,9 +29,14 @@ async def record(service: Harness, j: str = "j") -> list[Json]:
 
 
 async def at_server(service: Harness, j: str = "j") -> State:
-    """The server's atoms: revision and data of each."""
-    lines = await service.snapshot(j)
-    return {(line["collection"], line["atom"]): (line["revision"], line["data"]) for line in lines[1:-1]}
+    """The server's atoms as PostgreSQL has them: revision and data of each."""
+    rows = await service.query(
+        "select c.name, a.atom, a.revision, a.data::text as data from journal.atom a"
+        " join journal.collection c on c.journal_id = a.journal_id and c.id = a.collection_id"
+        " join journal.journal j on j.id = a.journal_id where j.name = $1 and not a.deleted",
+        j,
+    )
+    return {(row["name"], row["atom"]): (row["revision"], json.loads(row["data"])) for row in rows}
 
 
 async def in_base(replica: Replica) -> State:
