@@ -16,6 +16,7 @@ from journal.client.problems import Busy, Closed
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 BUSY_S = 30.0
+CACHED_KIB = 16_384
 
 
 class Connection:
@@ -64,6 +65,7 @@ class Connection:
         self._db = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         self._db.execute("pragma journal_mode = wal")
         self._db.execute("pragma synchronous = full")  # what was written here must outlive the power
+        self._db.execute(f"pragma cache_size = -{CACHED_KIB}")
 
     def _close(self) -> None:
         db, self._db = self._opened(), None

@@ -140,6 +140,7 @@ def load(db: sqlite3.Connection, lines: Iterable[Line], loaded: dict[str, Loaded
         into.atoms += 1
         into.digest ^= digest.leaf(line.collection, line.atom, line.revision)
         put.append((into.generation, line.atom, line.revision, bytes(line.data).decode()))
+    put.sort()  # as base_by_atom has them: pages of it are then read and written once for many rows
     db.executemany("insert into base (generation, atom, revision, data) values (?, ?, ?, ?)", put)
 
 
