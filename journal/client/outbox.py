@@ -16,7 +16,7 @@ from journal.client import file
 from journal.client.change import FAILED, Patch, Status, collapsed, is_known_there, over, says_nothing
 from journal.client.clock import Clock, Moment
 from journal.client.local import feed, refresh
-from journal.core.model import Outcome, PushOp
+from journal.core.model import Key, Outcome, PushOp
 from journal.wire import PushAnswer
 
 MOST_CHANGES = 1000
@@ -36,6 +36,26 @@ class Waiting(msgspec.Struct, frozen=True):
     made_on: bytes | None
     by_data: bool
     moment: Moment
+
+    @property
+    def key(self) -> Key:
+        """Its atom."""
+        return self.collection, self.atom
+
+
+class _Held(msgspec.Struct, frozen=True):
+    """A change that was acknowledged: it is kept in sight until the cursor is at `revision` (None: it is there)."""
+
+    change: Waiting
+    status: Status
+    revision: int | None
+    has_current: bool = False
+    current: bytes | None = None
+
+    @property
+    def is_as_seen(self) -> bool:
+        """Whether the atom is seen as before."""
+        return self.revision is not None and not self.has_current
 
 
 class Sending(msgspec.Struct, frozen=True):
@@ -104,19 +124,36 @@ def settle(db: sqlite3.Connection, sending: Sending, answer: PushAnswer, now: fl
     if sending.is_offered and answer.replayed:
         return []  # the server has not lost it
     kept: list[int] = []
+    held: list[_Held] = []
+    stands: dict[Key, _Held] = {}  # what those behind it are made on, whatever they are: the last of each atom counts
+    renewed: set[Key] = set()
     outcomes: Sequence[Outcome | None] = answer.outcomes or [None] * len(sending.changes)
     is_refused = sending.is_atomic and any(outcome and outcome.status in FAILED for outcome in outcomes)
     for change, outcome in zip(sending.changes, outcomes, strict=True):
         if outcome is None:
-            _hold(db, change, "forgotten", answer.head, None, has_current=False)
+            held.append(_Held(change, "forgotten", answer.head))
             followers = [(follower.seq,) for follower in _followers(db, change)]
             db.executemany("update change set by_data = 1 where seq = ?", followers)
-        elif outcome.status in FAILED or is_refused:
+            continue
+        is_failed = outcome.status in FAILED or is_refused
+        if not is_failed:
+            held.append(_acknowledged(change, outcome))
+            if held[-1].is_as_seen:
+                stands[change.key] = held[-1]
+                continue
+        renewed.add(change.key)
+        if change.key in stands:
+            _follow(db, [stands.pop(change.key)])
+        if is_failed:
             kept += _fail(db, change, outcome, now, is_refused=is_refused)
         else:
-            _acknowledge(db, change, outcome)
-    for key in {(change.collection, change.atom) for change in sending.changes}:
-        _see(db, *key)
+            _follow_known(db, held[-1])
+    _follow(db, stands.values())
+    _hold(db, held)
+    for key in {change.key for change in sending.changes}:
+        if key in renewed or sending.is_offered:
+            refresh(db, *key)
+        feed(db, *key)
     at = file.cursor(db)
     if at is not None and at.base is None:
         pass_changes(db, at.revision)
@@ -150,7 +187,7 @@ def refuse(db: sqlite3.Connection, sending: Sending, faults: Mapping[int, str], 
                 failed.setdefault(follower.seq, (follower, "conflict", None))
     kept: list[int] = []
     for change, status, error in failed.values():
-        _synced(db, change)
+        _synced(db, [change])
         kept += _keep(db, change, status, None, error, None, now)
         db.execute("delete from change where seq = ?", (change.seq,))
     for change, _, _ in failed.values():
@@ -272,40 +309,51 @@ def _told(change: Waiting, clock: Clock, *, has_cursor: bool) -> dict[str, Any]:
     return told
 
 
-def _acknowledge(db: sqlite3.Connection, change: Waiting, outcome: Outcome) -> None:
-    """What was recorded, or was so already: those that follow are made on it, as far as they are."""
+def _acknowledged(change: Waiting, outcome: Outcome) -> _Held:
+    """What was recorded, or was so already."""
     has_current = outcome.current is not UNSET
     current = None if outcome.current is UNSET or outcome.current is None else bytes(outcome.current.data)
     revision = None if outcome.revision is UNSET else outcome.revision
     if outcome.status == "unchanged" and not has_current:
         revision = None  # no base, and nothing to wait for: what is known here is so already
-    _hold(db, change, outcome.status, revision, current, has_current=has_current)
-    db.execute("delete from conflict where seq = ? and settled is null", (change.seq,))
-    if revision is None:
+    return _Held(change, outcome.status, revision, has_current, current)
+
+
+def _follow(db: sqlite3.Connection, stands: Iterable[_Held]) -> None:
+    """What stands is what was sent: those behind it were made on it."""
+    db.executemany(
+        "update change set base = ?, by_data = 0"
+        " where collection = ? and atom = ? and passed = 0 and seq > ? and push is null",
+        [(one.revision, *one.change.key, one.change.seq) for one in stands],
+    )
+
+
+def _follow_known(db: sqlite3.Connection, one: _Held) -> None:
+    """What stands is what the answer said: those behind it were made on it as far as they would have seen the same."""
+    if one.revision is None:
         return
-    stands = current
-    for follower in _followers(db, change):
-        if has_current and not is_known_there(follower.patch, follower.made_on, stands):
+    stands = one.current
+    for follower in _followers(db, one.change):
+        if not is_known_there(follower.patch, follower.made_on, stands):
             break
-        db.execute("update change set base = ?, by_data = 0 where seq = ?", (revision, follower.seq))
+        db.execute("update change set base = ?, by_data = 0 where seq = ?", (one.revision, follower.seq))
         stands = over(stands, follower.patch, follower.made_on)
 
 
-def _hold(
-    db: sqlite3.Connection,
-    change: Waiting,
-    status: Status,
-    revision: int | None,
-    current: bytes | None,
-    *,
-    has_current: bool,
-) -> None:
-    """Keep an acknowledged change in sight until the cursor is there."""
-    db.execute(
+def _hold(db: sqlite3.Connection, held: Sequence[_Held]) -> None:
+    """Keep acknowledged changes in sight until the cursor is there."""
+    db.executemany(
         "update change set status = ?, revision = ?, has_current = ?, current = ?, passed = ? where seq = ?",
-        (status, revision, has_current, _text(current), revision is None, change.seq),
+        [
+            (one.status, one.revision, one.has_current, _text(one.current), one.revision is None, one.change.seq)
+            for one in held
+        ],
     )
-    _synced(db, change)
+    _synced(db, [one.change for one in held])
+    db.executemany(
+        "delete from conflict where seq = ? and settled is null",
+        [(one.change.seq,) for one in held if one.status != "forgotten"],
+    )
 
 
 def _fail(db: sqlite3.Connection, change: Waiting, outcome: Outcome, now: float, *, is_refused: bool) -> list[int]:
@@ -313,11 +361,11 @@ def _fail(db: sqlite3.Connection, change: Waiting, outcome: Outcome, now: float,
     status: Status = outcome.status if outcome.status in FAILED or not is_refused else "not_applied"
     error = None if outcome.error is UNSET else f"{outcome.error.code}: {outcome.error.detail}"
     db.execute("update change set status = ?, passed = 1 where seq = ?", (status, change.seq))
-    _synced(db, change)
+    _synced(db, [change])
     name = outcome.kept
     kept = _keep(db, change, status, outcome, error, None if name is UNSET else name, now)
     for follower in _followers(db, change, with_transactions=False):
-        _synced(db, follower)
+        _synced(db, [follower])
         kept += _keep(db, follower, "conflict", outcome, None, None, now)
         db.execute("delete from change where seq = ?", (follower.seq,))
     return kept
@@ -387,11 +435,11 @@ def _compare_forgotten(db: sqlite3.Connection, seq: int, collection: str, atom: 
         )
 
 
-def _synced(db: sqlite3.Connection, change: Waiting) -> None:
-    """The version that was sent, not the one there is now (docs/properties.md, trap 8)."""
-    db.execute(
+def _synced(db: sqlite3.Connection, changes: Iterable[Waiting]) -> None:
+    """The versions that were sent, not those there are now (docs/properties.md, trap 8)."""
+    db.executemany(
         "update local set version_synced = max(version_synced, ?) where collection = ? and atom = ?",
-        (change.version, change.collection, change.atom),
+        [(change.version, *change.key) for change in changes],
     )
 
 

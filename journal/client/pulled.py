@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET
 
 from journal.client import file
-from journal.client.local import FEED_KEPT, feed, refresh
+from journal.client.local import FEED_KEPT, feed, feed_all, refresh
 from journal.client.outbox import pass_changes, say_all_by_data
 from journal.core import cursor as cursors
 from journal.core import digest
@@ -66,7 +66,7 @@ def apply(db: sqlite3.Connection, page: Deltas, now: float) -> Applied:
         key = (delta.collection, delta.atom)
         if key in touched:
             _pass_atom(db, key, delta.revision)
-        feed(db, *key)
+    feed_all(db, [(delta.collection, delta.atom) for delta in page.deltas])
     trim_feed(db)
     if page.more:
         return Applied(is_complete=False, is_equal=None)
