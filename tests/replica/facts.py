@@ -89,18 +89,28 @@ def see_that_versions_hold(path: Path) -> None:
     assert (wrong, uncovered) == ([], [])
 
 
-async def see_that_nothing_is_lost(replica: Replica, service: Harness, written: list[str], j: str = "j") -> None:
-    """P9: each write, told by a field of its own, is in the record once, or in what is kept as a conflict; not both."""
-    recorded: Counter[str] = Counter()
+async def fates(service: Harness, *replicas: Replica, j: str = "j") -> tuple[Counter[str], set[str]]:
+    """How often each field was set by what is in the record, and which fields conflicts would set.
+
+    No push is in the record twice.
+    """
+    recorded, commits = Counter[str](), set[tuple[str, int, int]]()
     for change in await record(service, j):
         recorded.update((change.get("data") or {}).keys())
+        if change["push"] is not None:
+            commits.add((change["client"], change["push"], change["commit"]))
+    assert len({(client, push) for client, push, _ in commits}) == len(commits)
     kept = {
         name
+        for replica in replicas
         for conflict in await replica.conflicts()
         for name in (conflict.mine or {}).keys() - (conflict.made_on or {}).keys()
     }
-    fate = {name: (recorded[name], name in kept) for name in written}
-    assert {name: became for name, became in fate.items() if became not in ((1, False), (0, True))} == {}
-    pushes = Counter((change["client"], change["push"], change["commit"]) for change in await record(service, j))
-    numbers = Counter((client, push) for client, push, _ in pushes if push is not None)
-    assert set(numbers.values()) <= {1}
+    return recorded, kept
+
+
+async def see_that_nothing_is_lost(replica: Replica, service: Harness, written: list[str], j: str = "j") -> None:
+    """P9: each write, told by a field of its own, is in the record once, or in what is kept as a conflict; not both."""
+    recorded, kept = await fates(service, replica, j=j)
+    became = {name: (recorded[name], name in kept) for name in written}
+    assert {name: fate for name, fate in became.items() if fate not in ((1, False), (0, True))} == {}

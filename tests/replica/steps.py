@@ -49,7 +49,8 @@ def watching(path: Path, before: BeforeStatement, at_request: AtRequest) -> Iter
 
     def opened(database: Any, *arguments: Any, **options: Any) -> sqlite3.Connection:
         if database != path:
-            return connect(database, *arguments, **options)
+            other: sqlite3.Connection = connect(database, *arguments, **options)
+            return other
         db: Watched = connect(database, *arguments, factory=Watched, **options)
         db.before = before
         return db

@@ -250,6 +250,7 @@ def test_its_file_is_in_the_folder_that_was_asked_for_and_gone_when_it_is_closed
 
 def test_an_index_that_is_closed_while_it_is_filled_ends_the_filling(tmp_path: Path) -> None:
     """A verify that was stopped closed the connection under the thread that filled it: the process died of it."""
+    opened = Index(tmp_path)
     begun, go_on, ended = threading.Event(), threading.Event(), list[BaseException]()
 
     def rows() -> Iterator[tuple[str, str, int]]:
@@ -261,12 +262,11 @@ def test_an_index_that_is_closed_while_it_is_filled_ends_the_filling(tmp_path: P
 
     def fill() -> None:
         try:
-            index.add(rows())
+            opened.add(rows())
         except sqlite3.ProgrammingError as error:
             ended.append(error)
 
-    index = Index(tmp_path)
-    filling, closing = threading.Thread(target=fill), threading.Thread(target=index.close)
+    filling, closing = threading.Thread(target=fill), threading.Thread(target=opened.close)
     filling.start()
     begun.wait()
     closing.start()
