@@ -226,6 +226,19 @@ async def test_p9_a_disk_that_was_rolled_back_is_noticed_by_its_numbers(service:
         await see_that_it_is_the_servers(replica, service)
 
 
+async def test_the_same_file_by_a_link_to_it_is_synced_by_one_at_a_time(service: Harness, tmp_path: Path) -> None:
+    """Each had a lock of its own, by the name that it was opened with."""
+    path, link = tmp_path / "phone.db", tmp_path / "link.db"
+    async with opened(service, path) as one:
+        link.symlink_to(path)
+        async with opened(service, link) as other:
+            assert await name(one) == await name(other)
+
+            assert one._role.take()
+            assert not other._role.take()
+            one._role.leave()
+
+
 def _put_back(path: Path, content: bytes) -> None:
     """The content of a file as it was, and the file itself the same: what lies beside says which it is."""
     path.write_bytes(content)
