@@ -4,10 +4,11 @@ Files are copied, restored and left by killed processes as it happens to applica
 keep beside them, and without.
 """
 
+import asyncio
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,15 @@ async def test_the_same_file_by_a_link_to_it_is_synced_by_one_at_a_time(service:
             assert one._role.take()
             assert not other._role.take()
             one._role.leave()
+
+
+async def test_a_new_file_is_opened_by_many_at_once(service: Harness, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        for n in range(10):
+            replicas = await asyncio.gather(
+                *(stack.enter_async_context(opened(service, tmp_path / f"{n}.db")) for _ in range(6))
+            )
+            assert len({await name(replica) for replica in replicas}) == 1
 
 
 def _put_back(path: Path, content: bytes) -> None:
