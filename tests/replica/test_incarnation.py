@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from journal.client import Replica
+from journal.client import Busy, Replica
 from journal.client.incarnation import Left, _identity
 from tests.harness import Harness
 from tests.replica.facts import at_server, fates, record, see_that_it_is_the_servers
@@ -247,6 +247,21 @@ async def test_a_new_file_is_opened_by_many_at_once(service: Harness, tmp_path: 
                 *(stack.enter_async_context(opened(service, tmp_path / f"{n}.db")) for _ in range(6))
             )
             assert len({await name(replica) for replica in replicas}) == 1
+
+
+async def test_closing_a_file_that_somebody_else_holds_closes_it_all_the_same(
+    service: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could not be renewed, and was left open with its threads and connections."""
+    monkeypatch.setattr("journal.client.connection.BUSY_S", 0.1)
+    async with opened(service, tmp_path / "phone.db") as replica:
+        with closing(sqlite3.connect(tmp_path / "phone.db", isolation_level=None)) as other:
+            other.execute("begin immediate")
+            with pytest.raises(Busy):
+                await replica.close()
+
+        with pytest.raises(RuntimeError, match="shutdown"):
+            await replica.status()
 
 
 def _put_back(path: Path, content: bytes) -> None:
