@@ -2,7 +2,7 @@
 
 `python -m tests.replica.processes` reads jobs from its standard input, a line of JSON each, and forks a process for
 each: loading everything anew would take longer than what is to be seen. What a job says comes on standard output, a
-line of JSON each, with the job's name: `did` a step of its work whose call has returned, `ended` at its end, by whatever.
+line of JSON each, with the job's name: `did` a piece of its work whose call has returned, `ended` at its end.
 """
 
 import asyncio

@@ -57,8 +57,8 @@ async def begun(service: Harness, j: str, path: Path) -> None:
 
 
 async def see_that_all_is_well(service: Harness, j: str, path: Path, written: list[str]) -> None:
-    see_that_versions_hold(path)
     async with Replica.open(path, url(service, j), on_conflict="merge") as replica:
+        see_that_versions_hold(path)
         await replica.sync()
         await see_that_it_is_the_servers(replica, service, j)
         await see_that_nothing_is_lost(replica, service, written, j)
@@ -225,7 +225,7 @@ async def test_who_follows_in_one_process_is_told_what_another_writes(
     await begun(service, "j", path)
 
     async with Replica.open(path, url(service)) as replica:
-        told = replica.follow("todo")
+        told: Any = replica.follow("todo")
         looking = asyncio.ensure_future(anext(told))
         writing = await running.begin(path, url(service), ["wait", str(tmp_path / "go")], ["update", "new", "w1"])
         first = await looking  # what was pulled
@@ -236,7 +236,7 @@ async def test_who_follows_in_one_process_is_told_what_another_writes(
         await told.aclose()
     await writing.ended()
 
-    assert (found[-1].data, found[-1].is_local) == ({"w1": 1}, True)
+    assert found[-1].data == {"w1": 1}
     await see_that_all_is_well(service, "j", path, ["w1"])
 
 
@@ -264,3 +264,40 @@ async def test_while_one_holds_a_transaction_open_the_other_reads_and_waits_to_w
 
 async def _is(fact: bool) -> bool:
     return fact
+
+
+async def test_a_process_verifies_while_another_syncs_in_the_background(
+    service: Harness, running: Processes, tmp_path: Path
+) -> None:
+    """The one that syncs has its part for as long as it lives: verify waited for it to end."""
+    path = tmp_path / "two.db"
+    await begun(service, "j", path)
+    syncing = await running.begin(path, url(service), ["start"], ["for ever"])
+    await syncing.until("did")
+
+    verifying = await running.begin(path, url(service), ["verify"])
+    assert await verifying.ended() == 0
+    writing = await running.begin(path, url(service), ["update", "a", "w1"])
+    await writing.ended()
+    await has_synced(service, "j", ["w1"])
+
+    syncing.send(signal.SIGKILL)
+    await syncing.ended()
+    await see_that_all_is_well(service, "j", path, ["w1"])
+
+
+async def test_p9_a_process_that_makes_the_file_is_killed_at_any_step(
+    service: Harness, running: Processes, tmp_path: Path
+) -> None:
+    """What was acknowledged is in the file, which is either whole or made anew by the next."""
+
+    async def one_run(at: int) -> int:
+        j, path = f"j{at}", tmp_path / f"{at}.db"
+        await service.create(j)
+        making = await running.begin(path, url(service, j), ["update", "a", "w1"], kill_at=at)
+        await making.ended()
+
+        await see_that_all_is_well(service, j, path, fields(making))
+        return making.steps
+
+    assert await each_step(service, tmp_path, one_run) > 40
