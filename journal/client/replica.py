@@ -336,6 +336,8 @@ class Replica:
                     return await self._work(work, is_own=True)
                 finally:
                     await self.start()
+            if is_own:
+                await self._reader.write(live.want)
             await asyncio.sleep(ASKED_S)
         try:
             self._is_syncing, self._error = True, None
