@@ -15,6 +15,7 @@ from journal.client import file
 from journal.client.change import Made, Patch, collapsed, over, says_nothing, seen
 from journal.client.clock import Moment
 from journal.client.problems import AtomExists, AtomMissing
+from journal.core.equal import same
 from journal.core.model import Key, Policy
 
 FEED_KEPT = 20_000
@@ -76,19 +77,15 @@ def _show(db: sqlite3.Connection, wish: Wish, data: bytes | None) -> None:
     )
 
 
-def refresh(db: sqlite3.Connection, collection: str, atom: str) -> None:
-    """Work out again what is seen of an atom; without changes of its own it is what base says."""
-    changes, version, synced = _active(db, collection, atom)
-    if not changes:
-        db.execute("delete from local where collection = ? and atom = ?", (collection, atom))
-        return
-    row = _base_row(db, collection, atom)
-    data = seen(None if row is None else row[0].encode(), changes)
-    db.execute(
-        "insert into local (collection, atom, version, version_synced, data) values (?, ?, ?, ?, ?)"
-        " on conflict (collection, atom) do update set version = excluded.version, data = excluded.data",
-        (collection, atom, version, synced, None if data is None else data.decode()),
-    )
+def refresh(db: sqlite3.Connection, collection: str, atom: str) -> bool:
+    """Work out again what is seen of an atom, and whether it is another than what was kept as seen.
+
+    Without changes of its own it is what base says.
+    """
+    before = read(db, collection, atom)
+    _refresh(db, collection, atom)
+    after = read(db, collection, atom)
+    return before is not after if before is None or after is None else not same(before, after)
 
 
 def feed(db: sqlite3.Connection, collection: str, atom: str | None, *, is_local: bool = False) -> None:
@@ -189,6 +186,20 @@ def has_waiting(db: sqlite3.Connection) -> bool:
         " where push.answered is null and change.passed = 0)"
     ).fetchone()[0]
     return bool(has)
+
+
+def _refresh(db: sqlite3.Connection, collection: str, atom: str) -> None:
+    changes, version, synced = _active(db, collection, atom)
+    if not changes:
+        db.execute("delete from local where collection = ? and atom = ?", (collection, atom))
+        return
+    row = _base_row(db, collection, atom)
+    data = seen(None if row is None else row[0].encode(), changes)
+    db.execute(
+        "insert into local (collection, atom, version, version_synced, data) values (?, ?, ?, ?, ?)"
+        " on conflict (collection, atom) do update set version = excluded.version, data = excluded.data",
+        (collection, atom, version, synced, None if data is None else data.decode()),
+    )
 
 
 def _append(db: sqlite3.Connection, wish: Wish, made_on: bytes | None) -> None:

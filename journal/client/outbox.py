@@ -150,10 +150,8 @@ def settle(db: sqlite3.Connection, sending: Sending, answer: PushAnswer, now: fl
             _follow_known(db, held[-1])
     _follow(db, stands.values())
     _hold(db, held)
-    for key in {change.key for change in sending.changes}:
-        if key in renewed or sending.is_offered:
-            refresh(db, *key)
-        feed(db, *key)
+    for key in {change.key for change in sending.changes} if sending.is_offered else renewed:
+        _see(db, *key)
     at = file.cursor(db)
     if at is not None and at.base is None:
         pass_changes(db, at.revision)
@@ -444,8 +442,8 @@ def _synced(db: sqlite3.Connection, changes: Iterable[Waiting]) -> None:
 
 
 def _see(db: sqlite3.Connection, collection: str, atom: str) -> None:
-    refresh(db, collection, atom)
-    feed(db, collection, atom)
+    if refresh(db, collection, atom):
+        feed(db, collection, atom)
 
 
 def _forget_if_empty(db: sqlite3.Connection, sending: Sending) -> None:

@@ -62,11 +62,9 @@ def apply(db: sqlite3.Connection, page: Deltas, now: float) -> Applied:
     file.tell(db, "cursor", page.cursor)
     if page.head is not UNSET:
         file.tell(db, "head", page.head)
-    for delta in page.deltas:
-        key = (delta.collection, delta.atom)
-        if key in touched:
-            _pass_atom(db, key, delta.revision)
-    feed_all(db, [(delta.collection, delta.atom) for delta in page.deltas])
+    keys = [(delta.collection, delta.atom, delta.revision) for delta in page.deltas]
+    others = [key[:2] for key in keys if key[:2] not in touched or _pass_atom(db, key[:2], key[2])]
+    feed_all(db, others)
     trim_feed(db)
     if page.more:
         return Applied(is_complete=False, is_equal=None)
@@ -297,14 +295,17 @@ class _Base:
             self._db.execute("delete from base where id = ?", (row[0],))
 
 
-def _pass_atom(db: sqlite3.Connection, key: Key, revision: int) -> None:
-    """Base has an atom as it was at a revision: what was acknowledged up to it is in there."""
+def _pass_atom(db: sqlite3.Connection, key: Key, revision: int) -> bool:
+    """Base has an atom as it was at a revision: what was acknowledged up to it is in there.
+
+    Whether it is seen as another than before.
+    """
     db.execute(
         "update change set passed = 1 where collection = ? and atom = ? and passed = 0"
         " and status is not null and status != 'forgotten' and revision <= ?",
         (*key, revision),
     )
-    refresh(db, *key)
+    return refresh(db, *key)
 
 
 def _end_round(db: sqlite3.Connection, revision: int) -> None:

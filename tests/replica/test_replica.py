@@ -208,3 +208,26 @@ async def test_a_transaction_that_nobody_waits_for_any_more_is_not_left_open(ope
     other.execute("begin immediate")
     other.close()
     assert await contents(replica) == {"b": {"n": 1}}
+
+
+async def test_what_was_changed_here_is_told_once_and_as_ones_own(service: Harness, opened: Opener) -> None:
+    """Its acknowledgement and its delta were told as well, as if somebody else had changed it."""
+    replica = await opened()
+    await replica.sync()
+    told: Any = replica.follow("todo")
+    first = asyncio.ensure_future(anext(told))
+    await service.pushed([insert("todo", "start")])
+    found = [await first]
+
+    await replica.collection("todo").insert("mine", {"n": 1})
+    while not any(one.atom == "mine" for one in found):
+        found.append(await anext(told))
+    await replica.sync()
+    await service.pushed([update("todo", "mine", {"n": 2}, if_data={"n": 1}), insert("todo", "end")])
+    while found[-1].atom != "end":
+        found.append(await anext(told))
+    await told.aclose()
+
+    assert [(one.atom, one.data, one.is_local) for one in found] == [
+        ("start", {"n": 1}, False), ("mine", {"n": 1}, True), ("mine", {"n": 2}, False), ("end", {"n": 1}, False),
+    ]  # fmt: skip
