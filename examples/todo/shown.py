@@ -1,6 +1,7 @@
 """What the program says: results to stdout, the rest to stderr. What went wrong is a line that says what to do."""
 
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,8 +16,11 @@ from rich.text import Text
 from journal.client import Conflict, NotThisJournal, Progress, Refused, Status, Unreachable
 from journal.errors import JournalError
 
-out, err = Console(highlight=False), Console(highlight=False, stderr=True)
+WIDE = 100_000  # what no terminal shows need not be broken into lines
+out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+err = Console(highlight=False, stderr=True)
 Data = dict[str, Any]
+COLUMNS = {"due": "due", "title": "what", "who": "who", "cost": "cost", "note": "note"}
 LONG = ("what", "note", "before", "mine", "theirs")
 
 
@@ -90,11 +94,12 @@ def count(number: int, thing: str) -> str:
 def items(found: list[tuple[str, Data]]) -> None:
     """A line an item: what is due first, first."""
     rows = sorted(found, key=lambda one: (bool(one[1].get("done")), one[1].get("due") or "~", one[0]))
-    table = _table("id", "due", "what", "who", "cost", "note")
+    used = [field for field in COLUMNS if any(data.get(field) is not None for _, data in rows)]
+    table = _table("id", *(COLUMNS[field] for field in used))
     for atom, data in rows:
         is_done = bool(data.get("done"))
-        fields = (text(data.get(field)) for field in ("due", "title", "who", "cost", "note"))
-        table.add_row(Text("✓ " * is_done + atom), *fields, style="dim" if is_done else "")
+        cells = (text(data.get(field)) for field in used)
+        table.add_row(Text("✓ " * is_done + atom), *cells, style="dim" if is_done else "")
     if rows:
         out.print(table)
     else:

@@ -65,14 +65,12 @@ class BlockingReplica:
     def transaction(self, *, on_conflict: Policy | None = None) -> Iterator[None]:
         """What this thread changes inside is one commit."""
         opened = self._replica.transaction(on_conflict=on_conflict)
+        self._run(opened.__aenter__())
         try:
-            self._run(opened.__aenter__())
             yield
-        except BaseException:
-            left = _Left()  # in place of a KeyboardInterrupt, which would end the loop
-            with suppress(_Left, Closed, RuntimeError):  # the last where it never began
-                self._run(opened.__aexit__(_Left, left, None))
-            raise
+        except BaseException as error:
+            if not self._run(opened.__aexit__(type(error), error, error.__traceback__)):
+                raise
         else:
             self._run(opened.__aexit__(None, None, None))
 
@@ -195,10 +193,6 @@ class BlockingReplica:
         self._thread.join()
         self._loop.close()
         task.result()
-
-
-class _Left(Exception):
-    """A transaction was left by an exception of its thread."""
 
 
 async def _next(changes: "AsyncGenerator[Changed, None]") -> "Changed | None":

@@ -169,8 +169,12 @@ class Live:
     async def _has_asked(self) -> bool:
         return await self.db.read(lambda db: (file.meta(db, "asked") or 0) > (file.meta(db, "answered") or 0))
 
-    async def _synced_at(self) -> float | None:
-        return await self.db.read(lambda db: file.meta(db, "synced_at"))
+    async def _facts(self) -> tuple[bool, float | None]:
+        """Whether somebody waits for a sync, and when one got through; no and None where the file cannot be read."""
+        try:
+            return await self._has_asked(), await self.db.read(lambda db: file.meta(db, "synced_at"))
+        except (JournalError, sqlite3.OperationalError):
+            return False, None
 
     async def _has_changes(self) -> bool:
         return await self.db.read(local.has_waiting)
@@ -185,13 +189,13 @@ class Live:
     async def _pause(self, seconds: float, *, is_patient: bool) -> None:
         """Wait; `is_patient`: `wake`, whoever waits for a sync, and who got through apart end it, a change does not."""
         loop = asyncio.get_running_loop()
-        until, before = loop.time() + seconds, await self._synced_at()
+        until, (_, before) = loop.time() + seconds, await self._facts()
         while (left := until - loop.time()) > 0:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._poked.wait(), min(left, LOOK_S))
             self._poked.clear()
-            is_over = self._is_woken or not is_patient or await self._has_asked()
-            if is_over or await self._synced_at() != before:
+            has_asked, synced_at = await self._facts()
+            if self._is_woken or not is_patient or has_asked or synced_at != before:
                 break
         self._is_woken = False
 

@@ -1,11 +1,13 @@
 """The README, line by line: what it shows is what happens."""
 
+import asyncio
 import json
 import re
 import shlex
 import shutil
+import sys
 from asyncio import create_subprocess_exec, timeout, to_thread
-from asyncio.subprocess import PIPE
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ import pytest
 
 from journal.cli.imports import record
 from journal.cli.ndjson import Lines
-from tests.harness import Harness, Json, serving
+from tests.command import environment
+from tests.harness import Harness, Json, eventually, serving
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -77,7 +80,7 @@ async def test_the_curl_lines_work_as_they_stand_and_answer_what_is_shown(sample
 
 
 async def test_the_client_has_what_the_service_has(sample: Harness) -> None:
-    [code] = blocks("python")
+    code, _ = blocks("python")
     names: Json = {}
     exec(code.replace(HERE, sample.url), names)
     data: dict[tuple[str, str], Any] = {}
@@ -92,6 +95,57 @@ async def test_the_client_has_what_the_service_has(sample: Harness) -> None:
     state = {(line["collection"], line["atom"]): line["data"] for line in snapshot[1:-1]}
     assert data == late == state
     assert end == recovered == snapshot[0]["cursor"]
+
+
+async def test_the_client_to_embed_pushes_what_it_wrote_and_tells_what_happens(sample: Harness, tmp_path: Path) -> None:
+    _, code = blocks("python")
+    assert HERE in code
+    script = await create_subprocess_exec(
+        *(sys.executable, "-u", "-c", code.replace(HERE, sample.url)),
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=str(ROOT)),
+        stdout=PIPE,
+    )
+    assert script.stdout is not None
+
+    async def has_pushed() -> bool:
+        reply = await sample.call("GET", "demo/atom?collection=todo&atom=f426")
+        return reply.status == 200 and bool(reply.json["data"] == {"title": "rings", "cost": 210})
+
+    try:
+        await eventually(has_pushed, seconds=30)
+        await sample.pushed([{"op": "insert", "collection": "visit", "atom": "0310", "data": {"who": "Aylin"}}], "demo")
+        told = asyncio.create_task(script.stdout.readline())
+        while not told.done():  # it tells what changes from the moment on that it begins to follow
+            head = (await sample.head("demo"))["head"]
+            await sample.pushed([{"op": "insert", "collection": "visit", "atom": f"n{head}", "data": {}}], "demo")
+            await asyncio.wait([told], timeout=0.2)
+    finally:
+        script.kill()
+        await script.communicate()
+
+    assert re.match(rb"visit (0310|n\d+) {", told.result())
+
+
+async def test_the_two_lists_say_what_is_shown(sample: Harness, tmp_path: Path) -> None:
+    [session] = blocks("console")
+    commands = re.findall(r"^\$ todo (.*)\n((?:(?!\$ ).*\n)*)", session, re.M)
+
+    said = []
+    for words, _ in commands:
+        process = await create_subprocess_exec(
+            *(sys.executable, "-m", "examples.todo", *shlex.split(words)),
+            cwd=tmp_path,
+            env=environment(PYTHONPATH=str(ROOT), TODO_URL=f"{sample.url}/v1/journals/demo"),
+            stdout=PIPE,
+            stderr=STDOUT,
+        )
+        async with timeout(30):
+            out, _ = await process.communicate()
+        said.append("".join(f"{line.rstrip()}\n" for line in out.decode().splitlines()))
+
+    assert len(commands) == 13
+    assert said == [shown for _, shown in commands]
 
 
 def test_its_links_lead_somewhere() -> None:

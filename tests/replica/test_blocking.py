@@ -7,6 +7,7 @@ import threading
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -196,34 +197,28 @@ async def test_what_goes_wrong_is_raised_as_what_it_is(place: tuple[Path, str]) 
 
 
 async def test_a_thread_follows_what_happens_here_and_there(service: Harness, place: tuple[Path, str]) -> None:
-    begun = threading.Event()
-
     def script() -> Any:
+        seen = list[tuple[str | None, Any]]()
         with Replica.open_sync(*place) as replica:
-            replica.sync()
-            begun.set()
-            seen = []
             for change in replica.follow("todo"):
-                seen.append((change.atom, change.data))
-                if change.atom == "there":
+                if not seen:
                     replica.collection("other").put("x", {})
                     replica.collection("todo").put("here", {"n": 2})
+                seen.append((change.atom, change.data))
                 if change.atom == "here":
                     break
-            return seen
+        return seen
 
     following = asyncio.create_task(apart(script))
-    await asyncio.to_thread(begun.wait)
-    while not following.done():  # following begins some time after it is called for
-        await service.pushed([{"op": "put", "collection": "todo", "atom": "there", "data": {"n": 1}, "if_data": None}])
-        await service.pushed([{"op": "delete", "collection": "todo", "atom": "there", "if_data": {"n": 1}}])
-        await service.pushed([insert("todo", "there", {"n": 1})])
-        await asyncio.wait([following], timeout=2)
-        break
-    seen = await following
+    for n in count():  # it is told what changes from the moment on that it begins
+        await service.pushed([insert("todo", f"there-{n}", {"n": 1})])
+        await asyncio.wait([following], timeout=0.1)
+        if following.done():
+            break
+    first, *_, last = await following
 
-    assert seen[0] == ("there", {"n": 1})
-    assert seen[-1] == ("here", {"n": 2})
+    assert (first[0][:5], first[1]) == ("there", {"n": 1})
+    assert last == ("here", {"n": 2})
 
 
 async def test_closing_ends_what_other_threads_follow_and_wait_for(place: tuple[Path, str]) -> None:
