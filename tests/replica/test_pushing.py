@@ -130,7 +130,7 @@ async def test_p6_a_push_that_did_not_arrive_keeps_its_number_and_its_content_ov
 async def test_p6_an_answer_that_a_balancer_swallowed_does_not_cost_the_name(
     service: Harness, opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """503 and then the replay: it is the same call, sent again; nobody else counts under this name."""
+    """An error came in place of the answer, and the replay with the next sync: nobody else counts under this name."""
     replica = await opened()
     await replica.sync()
     before = (await replica.status()).client

@@ -15,9 +15,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from journal.client import AtomMissing, Replica, Unreachable, pulling
-from tests.harness import Harness, delete, insert, update
+from journal.client import AtomMissing, Replica, Unreachable, pulling, recovering, syncing
+from tests.harness import Harness, delete, eventually, insert, update
 from tests.replica.facts import (
+    record,
     see_that_it_is_the_servers,
     see_that_nothing_is_lost,
     see_that_versions_hold,
@@ -203,7 +204,8 @@ async def each_step(
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """A round of several pages."""
-    monkeypatch.setattr(pulling, "PAGE", 2)
+    for module in (pulling, recovering, syncing):
+        monkeypatch.setattr(module, "PAGE", 2)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -219,7 +221,7 @@ async def test_p9_what_is_changed_at_any_step_of_a_sync_is_kept_and_pushed(
     async def meet(run: Run) -> None:
         await run.sync(change)
 
-    assert await each_step(service, tmp_path, scenario, meet) > 15
+    assert await each_step(service, tmp_path, scenario, meet) > 20
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -233,7 +235,7 @@ async def test_p9_a_sync_that_is_stopped_at_any_step_is_ended_by_the_next(
         with contextlib.suppress(asyncio.CancelledError):
             await run.sync(stop, is_stopped=True)
 
-    assert await each_step(service, tmp_path, scenario, meet) > 15
+    assert await each_step(service, tmp_path, scenario, meet) > 20
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -246,4 +248,49 @@ async def test_p9_a_sync_that_fails_at_any_step_is_ended_by_the_next(
         with contextlib.suppress(sqlite3.OperationalError, Unreachable):
             await run.sync(None, Interrupted())
 
-    assert await each_step(service, tmp_path, scenario, meet) > 15
+    assert await each_step(service, tmp_path, scenario, meet) > 20
+
+
+async def test_everything_is_pushed_before_anything_is_pulled(
+    service: Harness, tmp_path: Path, asked: list[str]
+) -> None:
+    async with begun(service, tmp_path, 1, "ordinary") as run:
+        asked.clear()
+
+        await run.replica.sync()
+
+    assert [path.rpartition("/")[2] for path in asked][:2] == ["changes", "sync"]
+    assert {path.rpartition("/")[2] for path in asked[2:]} == {"deltas"}
+
+
+async def test_p9_a_delete_that_was_pulled_under_a_local_edit_becomes_a_conflict_that_is_kept(
+    service: Harness, tmp_path: Path
+) -> None:
+    """As a stream tells it before the edit could be pushed: the edit stands on top until it is refused."""
+    async with begun(service, tmp_path, 1, "ordinary") as run:
+        todo = run.replica.collection("todo")
+        await run.replica._syncing.pulling.pull()
+        meanwhile = await todo.get("gone"), await todo.get("a")
+        see_that_versions_hold(run.path)
+
+        await see_that_all_is_well(run, by=run.replica)
+
+        assert meanwhile == ({"n": 1, "y": 1}, {"n": 1, "theirs": 1, "w": 1, "x": 1})
+        assert await todo.get("gone") is None
+        assert [(one.atom, one.mine, one.theirs) for one in await run.replica.conflicts()] == [
+            ("gone", {"n": 1, "y": 1}, None)
+        ]
+
+
+async def test_p9_a_change_of_which_nobody_was_woken_is_found_by_looking(service: Harness, tmp_path: Path) -> None:
+    """Another process wrote it, and was killed before it could have told anybody."""
+    async with begun(service, tmp_path, 1, "in doubt") as run:
+        await run.replica.start()
+        await run.write("a")
+
+        async def is_recorded() -> bool:
+            return any("w1" in (change.get("data") or {}) for change in await record(service, run.j))
+
+        await eventually(is_recorded)
+        await run.replica.stop()
+        await see_that_all_is_well(run, by=run.other)
