@@ -52,6 +52,11 @@ class Connection:
         """Work that begins and commits by itself, or not at all."""
         return await self._run(lambda: work(self._opened()))
 
+    async def idle(self) -> None:
+        """When all work has ended, also that of who was cancelled."""
+        if not self._is_over:
+            await self._run(lambda: None)
+
     async def _run(self, work: Callable[[], T]) -> T:
         if self._is_over:
             raise Closed

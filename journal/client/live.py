@@ -14,6 +14,7 @@ import msgspec
 
 from journal.client import file, local
 from journal.client.calls import jittered, listed
+from journal.client.connection import Connection
 from journal.client.events import Event, Parser, TooLong, events
 from journal.client.http import Refused
 from journal.client.pulling import Pulling
@@ -76,7 +77,7 @@ class Live:
                 self.state = "offline"
                 await self.tell_askers(str(error) or type(error).__name__)
             finally:
-                self.role.leave()
+                await leave(self.role, self.db)
             await self._pause(jittered(pause), is_patient=True)
 
     async def tell_askers(self, error: str | None) -> None:
@@ -204,6 +205,14 @@ def want(db: sqlite3.Connection) -> None:
     """Have whoever syncs the file in the background leave that part for a moment."""
     if file.meta(db, "wanted") is None:
         file.tell(db, "wanted", 1)
+
+
+async def leave(role: Role, db: Connection) -> None:
+    """Leave the role when nothing is written in it any more."""
+    try:
+        await db.idle()
+    finally:
+        role.leave()
 
 
 def ask(db: sqlite3.Connection) -> int:

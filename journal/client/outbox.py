@@ -374,7 +374,10 @@ def _keep(
     name: str | None, now: float,
 ) -> list[int]:  # fmt: skip
     """Keep a change that failed, with what stands in its place; [] where it is kept already."""
-    current = None if outcome is None or outcome.current is UNSET else outcome.current
+    if outcome is None or outcome.current is UNSET:  # it was not said what stands: as it is known here
+        theirs = _base_row(db, *change.key)
+    else:
+        theirs = None if outcome.current is None else (outcome.current.revision, bytes(outcome.current.data).decode())
     patch = change.patch
     done = db.execute(
         "insert or ignore into conflict (seq, collection, atom, op, data, unset, made_on, status, theirs_revision,"
@@ -382,8 +385,7 @@ def _keep(
         (
             change.seq, change.collection, change.atom, patch.op, _text(patch.data),
             msgspec.json.encode(patch.unset).decode(), _text(change.made_on), status,
-            None if current is None else current.revision, None if current is None else bytes(current.data).decode(),
-            error, name, now,
+            *(theirs or (None, None)), error, name, now,
         ),
     )  # fmt: skip
     return [done.lastrowid] if done.rowcount and done.lastrowid is not None else []
@@ -418,11 +420,7 @@ def _with_later(
 
 def _compare_forgotten(db: sqlite3.Connection, seq: int, collection: str, atom: str, patch: Patch) -> None:
     """What became of a change is remembered nowhere: where the data is not as it left it, it is kept as a conflict."""
-    row = db.execute(
-        "select b.revision, b.data from collection c join base b on b.generation = c.generation and b.atom = ?"
-        " where c.name = ?",
-        (atom, collection),
-    ).fetchone()
+    row = _base_row(db, collection, atom)
     data = None if row is None else row[1].encode()
     if (patch.op == "update" and data is None) or not says_nothing(data, patch):
         db.execute(
@@ -431,6 +429,16 @@ def _compare_forgotten(db: sqlite3.Connection, seq: int, collection: str, atom: 
             " push.answered from change join push on push.id = change.push where seq = ?",
             (*(row or (None, None)), seq),
         )
+
+
+def _base_row(db: sqlite3.Connection, collection: str, atom: str) -> tuple[int, str] | None:
+    """Revision and data of an atom, as the server last said it."""
+    row: tuple[int, str] | None = db.execute(
+        "select b.revision, b.data from collection c join base b on b.generation = c.generation and b.atom = ?"
+        " where c.name = ?",
+        (atom, collection),
+    ).fetchone()
+    return row
 
 
 def _synced(db: sqlite3.Connection, changes: Iterable[Waiting]) -> None:

@@ -348,7 +348,7 @@ class Replica:
             raise
         finally:
             self._is_syncing = False
-            self._role.leave()
+            await live.leave(self._role, self._engine)
 
     async def _ask_whoever_syncs(self) -> bool:
         """Ask for a sync and wait for the answer; False where nobody syncs any more."""

@@ -498,7 +498,7 @@ async def test_p9_a_transaction_that_is_refused_is_kept_whole(service: Harness, 
 
     kept = await replica.conflicts()
     assert [(one.atom, one.status, one.mine, one.theirs) for one in kept] == [
-        ("b", "not_applied", {"n": 1, "m": 1}, None),
+        ("b", "not_applied", {"n": 1, "m": 1}, {"n": 1}),
         ("a", "conflict", {"n": 1, "m": 1}, {"n": 2}),
         ("c", "not_applied", {"n": 1}, None),
     ]
