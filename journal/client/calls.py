@@ -119,7 +119,7 @@ class Journal:
         except Refused as error:
             if error.code != "not_applied":
                 raise
-            undone = msgspec.convert(error.problem, _Undone)
+            undone = msgspec.json.decode(msgspec.json.encode(error.problem), type=_Undone)  # `current` is kept as it is sent
             return PushAnswer("", None, None, 0, "", undone.outcomes, undone.replayed)
 
     async def sync(self, body: Mapping[str, Any]) -> Synced:
