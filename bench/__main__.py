@@ -12,7 +12,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from bench import batch, deltas, live, poll, push, repair, snapshot, storm
+from bench import batch, deltas, live, poll, push, repair, replica, snapshot, storm
 from bench.place import Place, machine, place
 from bench.rows import Row, table
 
@@ -23,6 +23,7 @@ BENCHES: dict[str, Callable[[Place], Awaitable[list[Row]]]] = {
     "deltas": deltas.rows,
     "snapshot": snapshot.rows,
     "repair": repair.rows,
+    "replica": replica.rows,
     "storm": storm.rows,
     "live": live.rows,
     "waiters": live.waiters,

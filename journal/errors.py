@@ -3,13 +3,13 @@
     JournalError
     ├── Stale                          a journal moved on between reading and recording (never leaves the service)
     └── RequestError                   becomes an answer: code and status are protocol, section 12
-        ├── InvalidRequest        400  ├── NotApplied        409  ├── UnsupportedMedia  415
-        │   └── BaseRequired      400  ├── PushTooOld        409  ├── RangeImpossible   416
-        ├── NotFound              404  ├── ResyncRequired    410  ├── PushReused        422
-        │   └── JournalNotFound   404  └── TooLarge          413  └── Unavailable       503
-        │       └── JournalGone   404
-        ├── MethodNotAllowed      405  ├── ClientForgotten   409
-        └── NotAcceptable         406  └── (what is busy is Unavailable too)
+        ├── InvalidRequest        400  ├── NotApplied        409  ├── ResyncRequired    410
+        │   └── BaseRequired      400  ├── PushTooOld        409  ├── TooLarge          413
+        ├── NotFound              404  ├── ClientForgotten   409  ├── UnsupportedMedia  415
+        │   └── JournalNotFound   404  ├── ConflictSettled   409  ├── RangeImpossible   416
+        │       └── JournalGone   404  ├── ConflictErased    409  ├── PushReused        422
+        ├── MethodNotAllowed      405  ├── AtomGone          409  ├── Unavailable       503
+        └── NotAcceptable         406  └── AtomExists        409  └── (what is busy is Unavailable too)
 
 Facts are fields; the text is the docstring, which is the `title` that a caller reads.
 """
@@ -132,11 +132,50 @@ class NotApplied(RequestError):
 
     code, status = "not_applied", 409
 
+    def __init__(self, outcomes: Sequence[Any] | None = None) -> None:
+        super().__init__()
+        self.outcomes = outcomes
+
+    def members(self) -> dict[str, Any]:
+        return {} if self.outcomes is None else {"outcomes": self.outcomes}
+
 
 class ClientForgotten(RequestError):
     """An operator forgot this client: it takes a new id."""
 
     code, status = "client_forgotten", 409
+
+
+class ConflictSettled(RequestError):
+    """The conflict was settled otherwise."""
+
+    code, status = "conflict_settled", 409
+
+    def __init__(self, *, keep: str, atom: str | None, revision: int | None) -> None:
+        super().__init__("it stays as it is; what is to be otherwise is pushed as a change of its own")
+        self.keep, self.atom, self.revision = keep, atom, revision
+
+    def members(self) -> dict[str, Any]:
+        copy = {} if self.atom is None else {"atom": self.atom}
+        return {"keep": self.keep, **copy, "revision": self.revision}
+
+
+class ConflictErased(RequestError):
+    """The data of this conflict was erased: only the server's side can be kept."""
+
+    code, status = "conflict_erased", 409
+
+
+class AtomGone(RequestError):
+    """The atom that the kept change updates does not live any more."""
+
+    code, status = "atom_gone", 409
+
+
+class AtomExists(RequestError):
+    """An atom of this name lives: the copy needs another."""
+
+    code, status = "atom_exists", 409
 
 
 class PushTooOld(RequestError):

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from journal.core.consolidate import Delta
-from journal.core.model import Outcome, Policy, PushOp
+from journal.core.model import Keep, Outcome, Policy, PushOp
 
 LARGEST = 2**53 - 1
 
@@ -23,6 +23,7 @@ JournalName = Annotated[str, Meta(extra={"name": "journal"})]
 CollectionName = Annotated[str, Meta(extra={"name": "collection"})]
 AtomName = Annotated[str, Meta(extra={"name": "atom"})]
 Data = Annotated[Raw, Meta(extra={"json": "object"})]
+Moment = Annotated[datetime, Meta(tz=True)]
 DataOrNull = Annotated[Raw, Meta(extra={"json": "object or null"})]
 
 
@@ -37,7 +38,7 @@ class ChangeRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     base: Revision | UnsetType = UNSET
     if_data: DataOrNull | UnsetType = UNSET
     age_ms: Annotated[float, Meta(ge=0)] | UnsetType = UNSET
-    changed_at: datetime | UnsetType = UNSET
+    changed_at: Moment | UnsetType = UNSET
 
 
 class PushRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -49,7 +50,7 @@ class PushRequest(msgspec.Struct, forbid_unknown_fields=True):
     base: str | UnsetType = UNSET
     on_conflict: Policy = "server"
     atomic: bool = False
-    now: datetime | UnsetType = UNSET
+    now: Moment | UnsetType = UNSET
 
 
 class SyncRequest(PushRequest, kw_only=True):
@@ -330,8 +331,68 @@ class EraseAnswer(msgspec.Struct):
     revision: int
     changes: int
     outcomes: int
+    conflicts: int
     snapshots: int
     may_hold: list[str]
+
+
+class Stood(msgspec.Struct, omit_defaults=True):
+    """What a change met: an atom's revision and data; no data where that was erased."""
+
+    revision: int
+    data: Raw | UnsetType = UNSET
+
+
+class Settled(msgspec.Struct, omit_defaults=True):
+    """How a conflict was settled. `atom`: the copy's name; `revision`: of what was recorded, null where nothing was."""
+
+    keep: Keep
+    revision: int | None
+    by: str
+    at: str
+    atom: str | UnsetType = UNSET
+
+
+class ConflictAnswer(msgspec.Struct, omit_defaults=True):
+    """A change that ended as a conflict and is kept. `place`: in its push, from 0. `stood`: what it met instead."""
+
+    id: str
+    op: PushOp
+    collection: str
+    atom: str
+    client: UUID | None
+    push: int | None
+    place: int
+    base: int | None
+    stood: Stood | None
+    at: str
+    settled: Settled | None
+    data: Raw | UnsetType = UNSET
+    unset: tuple[str, ...] = ()
+    erased: bool = False
+
+
+class ConflictsAnswer(msgspec.Struct):
+    """A page of conflicts, newest first; `next` goes on, as `after`."""
+
+    conflicts: list[ConflictAnswer]
+    more: bool
+    next: str | None = None
+
+
+class SettleRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST …/conflicts/{id}. `atom`: the copy's name, where both are kept."""
+
+    keep: Keep
+    atom: AtomName | UnsetType = UNSET
+
+
+class SettleAnswer(msgspec.Struct):
+    """How a conflict was settled; the revision of what that recorded, null where it was nothing."""
+
+    id: str
+    keep: Keep
+    revision: int | None
 
 
 class AuditEntry(msgspec.Struct):

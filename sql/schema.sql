@@ -92,6 +92,36 @@ create table journal.commit (
   constraint commit_is_not_empty CHECK (((first >= 1) AND (first <= revision)))
 );
 
+create table journal.conflict (
+  journal_id integer not null,
+  id bigint not null,
+  op text not null,
+  collection text collate "C" not null,
+  atom text collate "C" not null,
+  data json,
+  unset text[],
+  client uuid,
+  push bigint,
+  place integer not null,
+  base bigint,
+  stood_revision bigint,
+  stood_data json,
+  at timestamp with time zone not null,
+  erased boolean not null default false,
+  keep text,
+  copy text collate "C",
+  revision bigint,
+  settled_by text,
+  settled_at timestamp with time zone,
+  constraint conflict_pkey PRIMARY KEY (journal_id, id),
+  constraint conflict_has_a_copy_where_both_are_kept CHECK (((copy IS NOT NULL) = (NOT (keep IS DISTINCT FROM 'both'::text)))),
+  constraint conflict_is_counted_from_one CHECK ((id > 0)),
+  constraint conflict_is_settled_by_somebody CHECK ((((keep IS NULL) = (settled_at IS NULL)) AND ((keep IS NULL) = (settled_by IS NULL)))),
+  constraint conflict_keep_is_known CHECK ((keep = ANY (ARRAY['server'::text, 'client'::text, 'both'::text]))),
+  constraint conflict_op_is_known CHECK ((op = ANY (ARRAY['insert'::text, 'update'::text, 'put'::text, 'delete'::text]))),
+  constraint conflict_that_is_erased_has_no_data CHECK (((NOT erased) OR ((data IS NULL) AND (stood_data IS NULL))))
+);
+
 create table journal.floor (
   journal_id integer not null,
   revision bigint not null,
@@ -207,13 +237,21 @@ create table journal.server (
 
 CREATE INDEX atom_revision ON journal.atom USING btree (journal_id, revision);
 
+CREATE INDEX conflict_atom ON journal.conflict USING btree (journal_id, collection, atom);
+
+CREATE INDEX conflict_client ON journal.conflict USING btree (journal_id, client, id);
+
+CREATE INDEX conflict_open ON journal.conflict USING btree (journal_id, id) WHERE (settled_at IS NULL);
+
+CREATE INDEX conflict_settled ON journal.conflict USING btree (journal_id, id) WHERE (settled_at IS NOT NULL);
+
 CREATE INDEX idempotency_at ON journal.idempotency USING brin (at);
 
 CREATE INDEX push_at ON journal.push USING brin (at);
 
 CREATE INDEX registry_lag ON journal.registry USING btree (journal_id, COALESCE(revision, ('-1'::integer)::bigint), client);
 
-CREATE OR REPLACE FUNCTION journal.append(journal_ids integer[], turns bigint[], chains_before bytea[], heads bigint[], chains bytea[], commit_journal integer[] DEFAULT '{}'::integer[], commit_revision bigint[] DEFAULT '{}'::bigint[], commit_first bigint[] DEFAULT '{}'::bigint[], commit_client integer[] DEFAULT '{}'::integer[], commit_push bigint[] DEFAULT '{}'::bigint[], commit_at timestamp with time zone[] DEFAULT '{}'::timestamp with time zone[], commit_chain bytea[] DEFAULT '{}'::bytea[], change_journal integer[] DEFAULT '{}'::integer[], change_revision bigint[] DEFAULT '{}'::bigint[], change_collection integer[] DEFAULT '{}'::integer[], change_atom text[] DEFAULT '{}'::text[], change_op smallint[] DEFAULT '{}'::smallint[], change_data text[] DEFAULT '{}'::text[], change_unset text[] DEFAULT '{}'::text[], change_prev bigint[] DEFAULT '{}'::bigint[], atom_is_new boolean[] DEFAULT '{}'::boolean[], atom_journal integer[] DEFAULT '{}'::integer[], atom_collection integer[] DEFAULT '{}'::integer[], atom_name text[] DEFAULT '{}'::text[], atom_born bigint[] DEFAULT '{}'::bigint[], atom_born_by integer[] DEFAULT '{}'::integer[], atom_created bigint[] DEFAULT '{}'::bigint[], atom_revision bigint[] DEFAULT '{}'::bigint[], atom_data text[] DEFAULT '{}'::text[], atom_fk text[] DEFAULT '{}'::text[], atom_fr text[] DEFAULT '{}'::text[], collection_journal integer[] DEFAULT '{}'::integer[], collection_id integer[] DEFAULT '{}'::integer[], collection_name text[] DEFAULT '{}'::text[], collection_atoms bigint[] DEFAULT '{}'::bigint[], collection_digest bigint[] DEFAULT '{}'::bigint[], client_journal integer[] DEFAULT '{}'::integer[], client_id integer[] DEFAULT '{}'::integer[], client_name uuid[] DEFAULT '{}'::uuid[], client_pushed bigint[] DEFAULT '{}'::bigint[], push_journal integer[] DEFAULT '{}'::integer[], push_client integer[] DEFAULT '{}'::integer[], push_number bigint[] DEFAULT '{}'::bigint[], push_content bytea[] DEFAULT '{}'::bytea[], push_status smallint[] DEFAULT '{}'::smallint[], push_answer text[] DEFAULT '{}'::text[], key_journal integer[] DEFAULT '{}'::integer[], key_name text[] DEFAULT '{}'::text[], key_content bytea[] DEFAULT '{}'::bytea[], key_status smallint[] DEFAULT '{}'::smallint[], key_answer text[] DEFAULT '{}'::text[])
+CREATE OR REPLACE FUNCTION journal.append(conflicts json, journal_ids integer[], turns bigint[], chains_before bytea[], heads bigint[], chains bytea[], commit_journal integer[] DEFAULT '{}'::integer[], commit_revision bigint[] DEFAULT '{}'::bigint[], commit_first bigint[] DEFAULT '{}'::bigint[], commit_client integer[] DEFAULT '{}'::integer[], commit_push bigint[] DEFAULT '{}'::bigint[], commit_at timestamp with time zone[] DEFAULT '{}'::timestamp with time zone[], commit_chain bytea[] DEFAULT '{}'::bytea[], change_journal integer[] DEFAULT '{}'::integer[], change_revision bigint[] DEFAULT '{}'::bigint[], change_collection integer[] DEFAULT '{}'::integer[], change_atom text[] DEFAULT '{}'::text[], change_op smallint[] DEFAULT '{}'::smallint[], change_data text[] DEFAULT '{}'::text[], change_unset text[] DEFAULT '{}'::text[], change_prev bigint[] DEFAULT '{}'::bigint[], atom_is_new boolean[] DEFAULT '{}'::boolean[], atom_journal integer[] DEFAULT '{}'::integer[], atom_collection integer[] DEFAULT '{}'::integer[], atom_name text[] DEFAULT '{}'::text[], atom_born bigint[] DEFAULT '{}'::bigint[], atom_born_by integer[] DEFAULT '{}'::integer[], atom_created bigint[] DEFAULT '{}'::bigint[], atom_revision bigint[] DEFAULT '{}'::bigint[], atom_data text[] DEFAULT '{}'::text[], atom_fk text[] DEFAULT '{}'::text[], atom_fr text[] DEFAULT '{}'::text[], collection_journal integer[] DEFAULT '{}'::integer[], collection_id integer[] DEFAULT '{}'::integer[], collection_name text[] DEFAULT '{}'::text[], collection_atoms bigint[] DEFAULT '{}'::bigint[], collection_digest bigint[] DEFAULT '{}'::bigint[], client_journal integer[] DEFAULT '{}'::integer[], client_id integer[] DEFAULT '{}'::integer[], client_name uuid[] DEFAULT '{}'::uuid[], client_pushed bigint[] DEFAULT '{}'::bigint[], push_journal integer[] DEFAULT '{}'::integer[], push_client integer[] DEFAULT '{}'::integer[], push_number bigint[] DEFAULT '{}'::bigint[], push_content bytea[] DEFAULT '{}'::bytea[], push_status smallint[] DEFAULT '{}'::smallint[], push_answer text[] DEFAULT '{}'::text[], key_journal integer[] DEFAULT '{}'::integer[], key_name text[] DEFAULT '{}'::text[], key_content bytea[] DEFAULT '{}'::bytea[], key_status smallint[] DEFAULT '{}'::smallint[], key_answer text[] DEFAULT '{}'::text[])
  RETURNS timestamp with time zone
  LANGUAGE plpgsql
 AS $function$
@@ -308,6 +346,15 @@ begin
     insert into journal.idempotency (journal_id, key, content, status, answer, at)
     select k.id, k.key, k.content, k.status, k.answer::json, at_
       from unnest(key_journal, key_name, key_content, key_status, key_answer) as k (id, key, content, status, answer);
+  end if;
+  if conflicts is not null then
+    insert into journal.conflict (journal_id, id, op, collection, atom, data, unset, client, push, place, base,
+                                  stood_revision, stood_data, at)
+    select c.journal_id, c.id, c.op, c.collection, c.atom, c.data, c.unset, c.client, c.push, c.place, c.base,
+           c.stood_revision, c.stood_data, at_
+      from json_to_recordset(conflicts)
+        as c (journal_id int, id bigint, op text, collection text, atom text, data json, unset text[], client uuid,
+              push bigint, place int, base bigint, stood_revision bigint, stood_data json);
   end if;
   update journal.head h
      set head = e.head, chain = e.chain, turn = h.turn + 1
@@ -459,6 +506,24 @@ begin
   update journal.head h set erased = h.head, turn = h.turn + 1
    where h.journal_id = of_journal returning h.turn into new_turn;
   perform pg_notify('journal', of_journal || ':' || new_turn);
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION journal.erase_conflicts(of_journal integer, of_collection text, of_atom text)
+ RETURNS bigint
+ LANGUAGE plpgsql
+AS $function$
+declare
+  blanked bigint;
+begin
+  update journal.conflict c
+     set data = null, stood_data = null, erased = true
+   where c.journal_id = of_journal
+     and c.collection = of_collection
+     and (c.atom = of_atom or c.copy = of_atom)
+     and not c.erased;
+  get diagnostics blanked = row_count;
+  return blanked;
 end
 $function$;
 
@@ -625,6 +690,7 @@ begin
   end if;
   perform set_config('journal.door', 'remove', true);
   perform 1 from journal.head h where h.journal_id = removed for update;
+  delete from journal.conflict where journal_id = removed;
   delete from journal.audit where journal_id = removed;
   delete from journal.operation where journal_id = removed;
   delete from journal.kept where journal_id = removed;

@@ -11,6 +11,7 @@ import journal
 from journal.cli import (
     asking,
     clients,
+    conflicts,
     database,
     deltas,
     export,
@@ -61,6 +62,8 @@ app.command(rich_help_panel=ASKING)(asking.history)
 app.command(rich_help_panel=ASKING)(snapshot.snapshot)
 app.command(rich_help_panel=OPERATING)(clients.clients)
 app.command(rich_help_panel=OPERATING)(clients.resync)
+app.command(rich_help_panel=OPERATING)(conflicts.conflicts)
+app.command(rich_help_panel=OPERATING)(conflicts.settle)
 app.command(rich_help_panel=OPERATING)(looking.digest)
 app.command(rich_help_panel=OPERATING)(operations.check)
 app.command(rich_help_panel=OPERATING)(operations.compact)

@@ -34,6 +34,10 @@ def _atom(name: str) -> str:
     return name
 
 
+def _atom_or_none(name: str | None) -> str | None:
+    return None if name is None else _atom(name)
+
+
 def _collections(names: str | None) -> str | None:
     return None if names is None else ",".join(map(_collection, names.split(",")))
 
@@ -89,6 +93,10 @@ NameOption = Annotated[
 ]
 Collection = Annotated[str, typer.Argument(help="The atom's collection.", metavar="COLLECTION", callback=_collection)]
 Atom = Annotated[str, typer.Argument(help="The atom's name in it.", metavar="ATOM", callback=_atom)]
+AtomOption = Annotated[
+    str | None,
+    typer.Option("--atom", help="The name of the copy.", metavar="ATOM", callback=_atom_or_none),
+]
 Collections = Annotated[
     str | None, typer.Option("--collections", help="Only these.", metavar="A,B", callback=_collections)
 ]

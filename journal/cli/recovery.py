@@ -130,6 +130,8 @@ def erase(
         f" {say.count(told.changes, 'change')} and {say.count(told.outcomes, 'kept outcome')};"
         f" {say.count(told.snapshots, 'snapshot')} removed"
     )
+    if told.conflicts:
+        say.out.print(f"{say.count(told.conflicts, 'kept conflict')} lost what it was about")
     say.out.print("Who may hold it still:")
     for holder in told.may_hold:
         say.out.print(f"  - {escape(holder)}", soft_wrap=True)

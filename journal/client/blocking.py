@@ -7,12 +7,13 @@ import asyncio
 import contextvars
 import queue
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from journal.client.conflicts import Conflict, Keep
+from journal.client.problems import Closed
 from journal.core.model import Policy
 
 if TYPE_CHECKING:
@@ -24,18 +25,22 @@ T = TypeVar("T")
 class BlockingReplica:
     """Use it with `with Replica.open_sync(…)`, from any thread; what each thread does in a transaction is its own."""
 
-    def __init__(self, opened: "Callable[[], Replica]") -> None:
-        self._opened = opened
+    def __init__(self, replica: "Replica") -> None:
+        self._replica = replica
         self._local = threading.local()
+        self._guard = threading.Lock()
+        self._waited_for: set[asyncio.Task[Any]] = set()
+        self._is_over = True  # not begun yet
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="replica", daemon=True)
         self._thread.start()
+        self._is_over = False
         try:
-            self._replica = self._run(self._open())
+            self._run(self._replica.__aenter__())
         except BaseException:
-            self._end()
+            self._end(asyncio.sleep(0))
             raise
         return self
 
@@ -44,16 +49,9 @@ class BlockingReplica:
     ) -> None:
         self.close()
 
-    async def _open(self) -> "Replica":
-        return await self._opened().__aenter__()
-
     def close(self) -> None:
-        """Stop syncing and close the file."""
-        if self._thread.is_alive():
-            try:
-                self._run(self._replica.close())
-            finally:
-                self._end()
+        """Stop syncing and close the file. What other threads wait for ends: Closed."""
+        self._end(self._replica.close())
 
     def collection(self, name: str, *, on_conflict: Policy | None = None) -> "BlockingCollection":
         """A collection."""
@@ -67,12 +65,14 @@ class BlockingReplica:
     def transaction(self, *, on_conflict: Policy | None = None) -> Iterator[None]:
         """What this thread changes inside is one commit."""
         opened = self._replica.transaction(on_conflict=on_conflict)
-        self._run(opened.__aenter__())
         try:
+            self._run(opened.__aenter__())
             yield
-        except BaseException as error:
-            if not self._run(opened.__aexit__(type(error), error, error.__traceback__)):
-                raise
+        except BaseException:
+            left = _Left()  # in place of a KeyboardInterrupt, which would end the loop
+            with suppress(_Left, Closed, RuntimeError):  # the last where it never began
+                self._run(opened.__aexit__(_Left, left, None))
+            raise
         else:
             self._run(opened.__aexit__(None, None, None))
 
@@ -94,7 +94,11 @@ class BlockingReplica:
 
     def wake(self) -> None:
         """Try again at once."""
-        self._loop.call_soon_threadsafe(self._replica.wake)
+
+        async def wake() -> None:
+            self._replica.wake()
+
+        self._run(wake())
 
     def status(self) -> "Status":
         """How it stands."""
@@ -110,43 +114,101 @@ class BlockingReplica:
 
     def follow(self, *collections: str) -> "Iterator[Changed]":
         """What changes from now on; close it, or leave the loop, to look no longer."""
-        found: queue.SimpleQueue[Changed | BaseException] = queue.SimpleQueue()
-
-        async def look() -> None:
-            try:
-                async for one in self._replica.follow(*collections):
-                    found.put(one)
-            except BaseException as error:
-                found.put(error)
-                raise
-
-        looking = asyncio.run_coroutine_threadsafe(look(), self._loop)
+        changes = self._replica.follow(*collections)
+        one = self._run(_next(changes))
         try:
-            while True:
-                one = found.get()
-                if isinstance(one, BaseException):
-                    raise one
+            while one is not None:
                 yield one
+                try:
+                    one = self._run(_next(changes))
+                except Closed:
+                    return
         finally:
-            looking.cancel()
+            with suppress(Closed):
+                self._run(changes.aclose())
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for something in the loop; all that a thread has done there is done in one context."""
+        """Wait for something in the loop; all that a thread has done there is done in one context.
+
+        Who is interrupted meanwhile (Ctrl-C) goes on when it has ended.
+        """
         if not hasattr(self._local, "context"):
             self._local.context = contextvars.copy_context()
         context: contextvars.Context = self._local.context
         done: queue.SimpleQueue[asyncio.Task[T]] = queue.SimpleQueue()
+        begun: list[asyncio.Task[T]] = []
 
         def begin() -> None:
-            self._loop.create_task(work, context=context).add_done_callback(done.put)
+            task = self._loop.create_task(work, context=context)
+            begun.append(task)
+            self._waited_for.add(task)
+            task.add_done_callback(self._waited_for.discard)
+            task.add_done_callback(done.put)
 
-        self._loop.call_soon_threadsafe(begin)
-        return done.get().result()
+        self._submit(begin, work)
+        try:
+            task = done.get()
+        except BaseException:
+            self._loop.call_soon_threadsafe(lambda: begun[0].cancel())
+            _forget(done.get())
+            raise
+        if task.cancelled():
+            raise Closed
+        return task.result()
 
-    def _end(self) -> None:
+    def _submit(self, begin: Callable[[], None], work: Coroutine[Any, Any, Any]) -> None:
+        """Have the loop begin something, unless it has ended or would wait for itself."""
+        refusal: Exception | None = None
+        if threading.current_thread() is self._thread:
+            refusal = RuntimeError("what a replica calls, in its own thread, cannot wait for the replica")
+        with self._guard:
+            if refusal is None and self._is_over:
+                refusal = Closed()
+            if refusal is None:
+                self._loop.call_soon_threadsafe(begin)
+        if refusal is not None:
+            work.close()
+            raise refusal
+
+    def _end(self, last: Coroutine[Any, Any, None]) -> None:
+        """End what threads wait for, then do the last work, then the loop; once."""
+        done: queue.SimpleQueue[asyncio.Task[None]] = queue.SimpleQueue()
+
+        async def end() -> None:
+            waited_for = list(self._waited_for)
+            for task in waited_for:
+                task.cancel()
+            await asyncio.gather(*waited_for, return_exceptions=True)
+            try:
+                await last
+            finally:
+                await self._loop.shutdown_asyncgens()
+
+        with self._guard:
+            is_first, self._is_over = not self._is_over, True
+        if not is_first:
+            last.close()
+            return
+        self._loop.call_soon_threadsafe(lambda: self._loop.create_task(end()).add_done_callback(done.put))
+        task = done.get()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        task.result()
+
+
+class _Left(Exception):
+    """A transaction was left by an exception of its thread."""
+
+
+async def _next(changes: "AsyncGenerator[Changed, None]") -> "Changed | None":
+    return await anext(changes, None)
+
+
+def _forget(task: "asyncio.Task[Any]") -> None:
+    """Whatever became of it: it was told to end."""
+    if not task.cancelled():
+        task.exception()
 
 
 class BlockingCollection:

@@ -1,7 +1,8 @@
 """The calls of the protocol that a replica makes, on one journal: Structs in, Structs out.
 
 The rule: what will pass by waiting a little (429, 503) is waited for here, as long as the service says and a little
-more, so that not all come back at once; everything else is the caller's.
+more, so that not all come back at once; everything else is the caller's. Pushes are not: whoever sends one again has
+to know that it does.
 """
 
 import asyncio
@@ -115,7 +116,7 @@ class Journal:
     async def push(self, body: Mapping[str, Any]) -> PushAnswer:
         """What became of a push, also of an atomic one of which nothing was recorded."""
         try:
-            return await self._post(PushAnswer, "changes", body=body)
+            return await self._once(PushAnswer, "changes", body=body)
         except Refused as error:
             if error.code != "not_applied":
                 raise
@@ -124,7 +125,7 @@ class Journal:
 
     async def sync(self, body: Mapping[str, Any]) -> Synced:
         """A push and everything since, in one request."""
-        return await self._post(Synced, "sync", body=body)
+        return await self._once(Synced, "sync", body=body)
 
     async def cursor(self, at: str, collections: Iterable[str] | None) -> str:
         """The cursor that stands where `at` does, for these collections."""
@@ -156,8 +157,10 @@ class Journal:
         return self._read(of, await patiently(lambda: self.http.get("journals", self.name, *path, **parameters)))
 
     async def _post(self, of: type[T], *path: str, body: object) -> T:
-        place = ("journals", self.name, *path)
-        return self._read(of, (await patiently(lambda: self.http.post(*place, body=body, read_s=READ_S)))[1])
+        return await patiently(lambda: self._once(of, *path, body=body))
+
+    async def _once(self, of: type[T], *path: str, body: object) -> T:
+        return self._read(of, (await self.http.post("journals", self.name, *path, body=body, read_s=READ_S))[1])
 
     def _read(self, of: type[T], body: bytes) -> T:
         try:
@@ -172,7 +175,7 @@ async def patiently(call: Callable[[], Awaitable[T]]) -> T:
         try:
             return await call()
         except Refused as error:
-            if error.status not in (429, 503):
+            if not error.will_pass:
                 raise
             await asyncio.sleep(jittered(error.retry_after))
     return await call()

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from journal.client.problems import Busy
+from journal.client.problems import Busy, Closed
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -25,6 +25,7 @@ class Connection:
         self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="replica")
         self._db: sqlite3.Connection | None = None
+        self._is_over = False
 
     async def open(self) -> None:
         """Before anything else."""
@@ -34,6 +35,7 @@ class Connection:
         """When all work has ended; what waits is done first. No harm in doing it again."""
         if self._db is not None:
             await self._run(self._close)
+        self._is_over = True
         self._thread.shutdown(wait=False)
 
     async def read(self, work: Work[T]) -> T:
@@ -49,6 +51,8 @@ class Connection:
         return await self._run(lambda: work(self._opened()))
 
     async def _run(self, work: Callable[[], T]) -> T:
+        if self._is_over:
+            raise Closed
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except sqlite3.OperationalError as error:
@@ -69,7 +73,7 @@ class Connection:
 
     def _opened(self) -> sqlite3.Connection:
         if self._db is None:
-            raise sqlite3.ProgrammingError("the replica is closed")
+            raise Closed
         return self._db
 
     def _within(self, begin: str, work: Work[T]) -> T:

@@ -42,6 +42,11 @@ class Refused(JournalError):
         """The stable name of what went wrong; "" where the answer was not the service's."""
         return str(self.problem.get("code", ""))
 
+    @property
+    def will_pass(self) -> bool:
+        """Whether asking again is safe, and may help."""
+        return self.status in (429, 503)
+
 
 class Http:
     """A service, by the URL that its /v1 is below."""

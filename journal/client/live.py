@@ -23,7 +23,7 @@ from journal.core import cursor as cursors
 from journal.errors import JournalError
 from journal.wire import Deltas
 
-LOOK_S = 0.2  # how soon what another process did is seen
+LOOK_S = 0.25  # how soon what another process did is seen
 SETTLE_S = 0.02  # changes come in bursts
 SILENCE_S = 45.0  # three bookmarks that did not come
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
@@ -42,6 +42,7 @@ class Live:
         self.error: JournalError | None = None
         self._poked = asyncio.Event()
         self._is_woken = False
+        self._failures = 0  # since it last worked
         self._version = -1
 
     def poke(self) -> None:
@@ -55,7 +56,6 @@ class Live:
 
     async def run(self) -> None:
         """Sync and follow, for ever."""
-        failures = 0
         while True:
             if not self.role.take():
                 self.state = "standby"
@@ -65,15 +65,13 @@ class Live:
             try:
                 try:
                     pause = await self._follow()
-                    failures = 0
                 except Refused as error:
                     await self.syncing.recover(error)
-                    failures += 1
             except (JournalError, sqlite3.OperationalError, TooLong) as error:
                 self.error = error if isinstance(error, JournalError) else JournalError(str(error))
-                failures += 1
                 after = error.retry_after if isinstance(error, Refused) else 0
-                pause = max(after, min(FIRST_PAUSE_S * 2 ** min(failures, 10), LONGEST_PAUSE_S))
+                pause = max(after, min(FIRST_PAUSE_S * 2 ** min(self._failures, 10), LONGEST_PAUSE_S))
+                self._failures += 1
                 self.state = "offline"
                 await self.tell_askers(str(error) or type(error).__name__)
             finally:
@@ -89,12 +87,13 @@ class Live:
         self.state = "syncing"
         asked = await self.db.read(lambda db: file.meta(db, "asked") or 0)
         await self.syncing.sync()
-        self.error = None
+        self.error, self._failures = None, 0
         await self.db.write(lambda db: answer(db, asked, None))
 
     async def _follow(self) -> float:
         """Sync, then follow the stream until it ends or leads on no more; how long to wait before the next."""
         await self._sync()
+        self._version = -1
         stands, client = await self.db.read(lambda db: (file.meta(db, "cursor"), file.meta(db, "client")))
         wanted = listed(self.syncing.pulling.wanted)
         query = {"since": stands, "client": client} | ({} if wanted is None else {"collections": wanted})
@@ -106,12 +105,13 @@ class Live:
             try:
                 while True:
                     await self._wait(coming)
-                    if await self._has_asked():
-                        await self._sync()
-                    elif await self._has_changes():
-                        await self.syncing.push()
-                    if await self.db.read(lambda db: file.meta(db, "cursor")) != stands:
-                        return 0.0
+                    if await self._has_moved():
+                        if await self._has_asked():
+                            await self._sync()
+                        elif await self._has_changes():
+                            await self.syncing.push()
+                        if await self.db.read(lambda db: file.meta(db, "cursor")) != stands:
+                            return 0.0
                     if not coming.done():
                         continue
                     event = coming.result()
@@ -130,8 +130,10 @@ class Live:
         """Until an event comes, something is changed here, or it is time to look whether another process did."""
         poked = asyncio.ensure_future(self._poked.wait())
         futures: list[asyncio.Future[Any]] = [coming, poked]
-        await asyncio.wait(futures, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
-        poked.cancel()
+        try:
+            await asyncio.wait(futures, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            poked.cancel()
         if self._poked.is_set():
             await asyncio.sleep(SETTLE_S)
             self._poked.clear()
@@ -155,11 +157,17 @@ class Live:
                 return None
         return stands
 
+    async def _has_moved(self) -> bool:
+        """Whether somebody else has written to the file, in this process or another, since this was asked last."""
+        before = self._version
+        self._version = await self.db.call(lambda db: int(db.execute("pragma data_version").fetchone()[0]))
+        return self._version != before
+
     async def _has_asked(self) -> bool:
         return await self.db.read(lambda db: (file.meta(db, "asked") or 0) > (file.meta(db, "answered") or 0))
 
     async def _has_changes(self) -> bool:
-        return await self.db.read(local.waiting) > 0
+        return await self.db.read(local.has_waiting)
 
     async def _pause(self, seconds: float, *, is_patient: bool) -> None:
         """Wait; `is_patient`: whoever waits for a sync, and `wake`, end it, a change does not."""

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from journal.client import file
-from journal.client.change import Made, Patch, collapsed, says_nothing, seen
+from journal.client.change import Made, Patch, collapsed, over, says_nothing, seen
 from journal.client.clock import Moment
 from journal.client.problems import AtomExists, AtomMissing
 from journal.core.model import Policy
@@ -57,11 +57,23 @@ def write(db: sqlite3.Connection, wish: Wish) -> bool:
         raise AtomMissing(wish.collection, wish.atom)
     if says_nothing(data, wish.patch):
         return False
-    if not _collapse(db, wish):
+    if (is_one := _collapse(db, wish)) is None:
         _append(db, wish, data)
-    refresh(db, wish.collection, wish.atom)
+    if is_one is False:
+        refresh(db, wish.collection, wish.atom)
+    else:
+        _show(db, wish, over(data, wish.patch, data))
     feed(db, wish.collection, wish.atom, is_local=True)
     return True
+
+
+def _show(db: sqlite3.Connection, wish: Wish, data: bytes | None) -> None:
+    """What `refresh` would come to, however many changes the atom has: the newest is put over what was seen."""
+    db.execute(
+        "insert into local (collection, atom, version, data) values (?, ?, 1, ?)"
+        " on conflict (collection, atom) do update set version = version + 1, data = excluded.data",
+        (wish.collection, wish.atom, _text(data)),
+    )
 
 
 def refresh(db: sqlite3.Connection, collection: str, atom: str) -> None:
@@ -88,29 +100,48 @@ def items(
     db: sqlite3.Connection, collection: str, after: str, limit: int, sought: Sequence[Sought] = ()
 ) -> list[tuple[str, bytes]]:
     """Atoms in the order of their names, from behind one on: name and data."""
+    found = _found(db, collection, after, limit, sought) if sought else _all(db, collection, after, limit)
+    return [(atom, data.encode()) for atom, data in found]
+
+
+def _all(db: sqlite3.Connection, collection: str, after: str, limit: int) -> sqlite3.Cursor:
+    """Both sides tell of an atom that is in both, and the same: none has to skip all that the other has."""
+    return db.execute(
+        "select b.atom, case when l.atom is null then b.data else l.data end"
+        " from collection c join base b on b.generation = c.generation"
+        " left join local l on l.collection = c.name and l.atom = b.atom"
+        " where c.name = ? and b.atom > ? and (l.atom is null or l.data is not null)"
+        " union select l.atom, l.data from local l where l.collection = ? and l.atom > ? and l.data is not null"
+        " order by 1, 2 limit ?",
+        (collection, after, collection, after, limit),
+    )
+
+
+def _found(db: sqlite3.Connection, collection: str, after: str, limit: int, sought: Sequence[Sought]) -> sqlite3.Cursor:
+    by_base, by_local = _by_index(db, sought)
     base, bound = _conditions("b.data", sought)
     local, _ = _conditions("l.data", sought)
-    found = db.execute(
-        "select b.atom, b.data from collection c join base b on b.generation = c.generation"
+    return db.execute(
+        f"select b.atom, b.data from collection c join base b {by_base} on b.generation = c.generation"
         f" where c.name = ? and b.atom > ? {base}"
         " and not exists (select 1 from local l where l.collection = c.name and l.atom = b.atom)"
-        " union all select l.atom, l.data from local l"
+        f" union all select l.atom, l.data from local l {by_local}"
         f" where l.collection = ? and l.atom > ? and l.data is not null {local}"
         " order by 1 limit ?",
         (collection, after, *bound, collection, after, *bound, limit),
     )
-    return [(atom, data.encode()) for atom, data in found]
 
 
 def count(db: sqlite3.Connection, collection: str, sought: Sequence[Sought] = ()) -> int:
     """How many atoms there are."""
+    by_base, by_local = _by_index(db, sought)
     base, bound = _conditions("b.data", sought)
     local, _ = _conditions("l.data", sought)
     counted: int = db.execute(
-        "select (select count(*) from collection c join base b on b.generation = c.generation"
+        f"select (select count(*) from collection c join base b {by_base} on b.generation = c.generation"
         f" where c.name = ? {base}"
         " and not exists (select 1 from local l where l.collection = c.name and l.atom = b.atom))"
-        f" + (select count(*) from local l where l.collection = ? and l.data is not null {local})",
+        f" + (select count(*) from local l {by_local} where l.collection = ? and l.data is not null {local})",
         (collection, *bound, collection, *bound),
     ).fetchone()[0]
     return counted
@@ -119,27 +150,40 @@ def count(db: sqlite3.Connection, collection: str, sought: Sequence[Sought] = ()
 def collections(db: sqlite3.Connection) -> list[str]:
     """Those that have atoms."""
     found = db.execute(
-        "select name from collection c where exists (select 1 from base b where b.generation = c.generation)"
-        " union select collection from local where data is not null order by 1"
-    )
-    return [name for (name,) in found if count(db, name)]
+        "with recursive mine (name) as (select min(collection) from local"
+        " union all select (select min(collection) from local where collection > mine.name) from mine where name > '')"
+        " select name from mine where name > '' union select name from collection order by 1"
+    ).fetchall()
+    return [name for (name,) in found if items(db, name, "", 1)]
 
 
 def add_index(db: sqlite3.Connection, field: str) -> None:
     """Find atoms by a field without reading them all."""
     if not _is_plain(field):
         raise ValueError(f"no index can be made on {field!r}: a quote, backslash or control character is in it")
-    name = "base_field_" + field.encode().hex()
-    db.execute(f'create index if not exists "{name}" on base (generation, {_extracted("data", field)})')
+    base, local = _indexes(field)
+    db.execute(f"create index if not exists {base} on base (generation, {_extracted('data', field)}, atom)")
+    db.execute(f"create index if not exists {local} on local (collection, {_extracted('data', field)}, atom)")
 
 
 def waiting(db: sqlite3.Connection) -> int:
     """Changes that were not answered yet."""
     counted: int = db.execute(
-        "select count(*) from change left join push on push.id = change.push"
-        " where push.id is null or push.answered is null and change.passed = 0"
+        "select (select count(*) from change where push is null)"
+        " + (select count(*) from push cross join change on change.push = push.id"
+        " where push.answered is null and change.passed = 0)"
     ).fetchone()[0]
     return counted
+
+
+def has_waiting(db: sqlite3.Connection) -> bool:
+    """Whether there are any."""
+    has: int = db.execute(
+        "select exists (select 1 from change where push is null)"
+        " or exists (select 1 from push cross join change on change.push = push.id"
+        " where push.answered is null and change.passed = 0)"
+    ).fetchone()[0]
+    return bool(has)
 
 
 def _append(db: sqlite3.Connection, wish: Wish, made_on: bytes | None) -> None:
@@ -159,24 +203,25 @@ def _append(db: sqlite3.Connection, wish: Wish, made_on: bytes | None) -> None:
     )  # fmt: skip
 
 
-def _collapse(db: sqlite3.Connection, wish: Wish) -> bool:
+def _collapse(db: sqlite3.Connection, wish: Wish) -> bool | None:
     """Put a change into the one before it: the newest of all, of the same atom, and neither sent nor in a transaction.
 
-    Where another atom was changed in between, both stay: what was done first is pushed first.
+    Where another atom was changed in between, both stay: what was done first is pushed first. None where they do not
+    become one, False where they come to nothing.
     """
     if wish.transaction is not None:
-        return False
+        return None
     row = db.execute(
         "select seq, op, data, unset, made_on, collection, atom, policy from change"
         " where seq = (select max(seq) from change) and push is null and transaction_id is null"
     ).fetchone()
     if row is None or row[5:] != (wish.collection, wish.atom, wish.policy):
-        return False
+        return None
     seq, op, data, unset, made_on = row[:5]
     both = collapsed(Patch(op, _bytes(data), _decode_names(unset)), _bytes(made_on), wish.patch)
     if both is None:
         db.execute("delete from change where seq = ?", (seq,))
-        return True
+        return False
     moment = wish.moment
     db.execute(
         "update change set version = version + 1, op = ?, data = ?, unset = ?, boot = ?, steady_ns = ?, wall_ns = ?"
@@ -201,7 +246,7 @@ def _known(db: sqlite3.Connection, collection: str, atom: str) -> tuple[int | No
     ).fetchone()
     if last is not None:
         status, base, by_data, revision = last
-        return (base, bool(by_data)) if status is None else (revision, revision is None)
+        return (base, bool(by_data)) if status is None else (revision, revision is None or status == "forgotten")
     row = db.execute(
         "select b.revision from collection c join base b on b.generation = c.generation and b.atom = ?"
         " where c.name = ?",
@@ -237,6 +282,21 @@ def _base_row(db: sqlite3.Connection, collection: str, atom: str) -> tuple[str] 
         (atom, collection),
     ).fetchone()
     return row
+
+
+def _indexes(field: str) -> tuple[str, str]:
+    """The names of a field's indexes, on base and on local."""
+    return f"base_field_{field.encode().hex()}", f"local_field_{field.encode().hex()}"
+
+
+def _by_index(db: sqlite3.Connection, sought: Sequence[Sought]) -> tuple[str, str]:
+    """How base and local are read where one of the fields has an index; SQLite would go through all in their order."""
+    for one in sought:
+        base, local = _indexes(one.field)
+        is_by_value = one.value is not None and not isinstance(one.value, bool)
+        if is_by_value and db.execute("select 1 from sqlite_master where name = ?", (local,)).fetchone():
+            return f"indexed by {base}", f"indexed by {local}"
+    return "", ""
 
 
 def _conditions(column: str, sought: Sequence[Sought]) -> tuple[str, list[Any]]:

@@ -177,7 +177,7 @@ def pass_changes(db: sqlite3.Connection, revision: int) -> None:
     """The data is whole at a revision: what was acknowledged up to it is in base."""
     rows = db.execute(
         "select seq, collection, atom, op, data, unset, status from change"
-        " where passed = 0 and status is not null and (revision is null or revision <= ?)",
+        " where passed = 0 and status is not null and coalesce(revision, 0) <= ?",
         (revision,),
     ).fetchall()
     for seq, collection, atom, op, data, unset, status in rows:
@@ -206,10 +206,17 @@ def _number(db: sqlite3.Connection, client: str) -> int | None:
         "select seq, transaction_id, policy, length(data) from change where push is null and status is null"
         " order by seq limit ?",
         (MOST_CHANGES,),
-    ).fetchall()
-    if not rows:
+    )
+    first = rows.fetchone()
+    if first is None:
         return None
-    _, transaction, policy, _ = rows[0]
+    taken, transaction, policy, size = first
+    for seq, its_transaction, its_policy, length in rows:
+        size = (size or 0) + (length or 0)
+        if transaction is not None or its_transaction is not None or its_policy != policy or size > MOST_BYTES:
+            break
+        taken = seq
+    rows.close()
     number = file.meta(db, "pushed") + 1
     file.tell(db, "pushed", number)
     push = db.execute(
@@ -219,12 +226,6 @@ def _number(db: sqlite3.Connection, client: str) -> int | None:
     if transaction is not None:
         db.execute("update change set push = ? where push is null and transaction_id = ?", (push, transaction))
         return push
-    size, taken = 0, rows[0][0]
-    for seq, its_transaction, its_policy, length in rows:
-        size += length or 0
-        if its_transaction is not None or its_policy != policy or (size > MOST_BYTES and seq != taken):
-            break
-        taken = seq
     db.execute("update change set push = ? where push is null and status is null and seq <= ?", (push, taken))
     return push
 
@@ -303,7 +304,7 @@ def _fail(db: sqlite3.Connection, change: Waiting, outcome: Outcome, now: float,
     error = None if outcome.error is UNSET else f"{outcome.error.code}: {outcome.error.detail}"
     db.execute("update change set status = ?, passed = 1 where seq = ?", (status, change.seq))
     _synced(db, change)
-    name = getattr(outcome, "kept", UNSET)
+    name = outcome.kept
     kept = _keep(db, change, status, outcome, error, None if name is UNSET else name, now)
     for follower in _followers(db, change, with_transactions=False):
         _synced(db, follower)

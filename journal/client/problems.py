@@ -5,6 +5,7 @@ JournalError
 ├── InvalidChange            what was to be written is nothing that a journal could keep
 ├── AtomExists, AtomMissing  an insert of what is there, an update of what is not
 ├── Busy                     another process holds the file for longer than it should
+├── Closed                   the replica is not open: not yet, or no more
 ├── NotThisJournal           the file is a replica of another journal
 ├── FileTooNew               the file was written by a later version
 ├── NotSynced                the process that syncs the file could not
@@ -42,6 +43,13 @@ class AtomMissing(JournalError, KeyError):
 
 class Busy(JournalError):
     """Another process or a long transaction holds the file."""
+
+
+class Closed(JournalError):
+    """The replica is not open."""
+
+    def __init__(self) -> None:
+        super().__init__("the replica is closed")
 
 
 class NotThisJournal(JournalError):

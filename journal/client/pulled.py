@@ -183,12 +183,17 @@ def swap(
 
 def sweep(db: sqlite3.Connection) -> bool:
     """Remove some rows of generations that are not in place; False where there are none left."""
-    swept = db.execute(
-        "delete from base where id in (select id from base where generation not in (select generation from collection)"
-        " limit ?)",
-        (SWEPT,),
-    )
-    return swept.rowcount > 0
+    in_place = {generation for (generation,) in db.execute("select generation from collection")}
+    generation = -1
+    while True:
+        generation = db.execute("select min(generation) from base where generation > ?", (generation,)).fetchone()[0]
+        if generation is None:
+            return False
+        if generation not in in_place:
+            db.execute(
+                "delete from base where id in (select id from base where generation = ? limit ?)", (generation, SWEPT)
+            )
+            return True
 
 
 def keep_only(db: sqlite3.Connection, wanted: frozenset[str]) -> None:
@@ -211,7 +216,7 @@ class _Base:
     def __init__(self, db: sqlite3.Connection, loaded: dict[str, Loaded] | None = None) -> None:
         self._db = db
         self._is_ahead = bool(db.execute("select exists (select 1 from ahead)").fetchone()[0]) and loaded is None
-        self._local = set(db.execute("select collection, atom from local").fetchall())
+        self._has_local = bool(db.execute("select exists (select 1 from local)").fetchone()[0])
         if loaded is not None:
             self._into = loaded
         else:
@@ -239,7 +244,7 @@ class _Base:
         self._replace(into, delta.collection, delta.atom, row, None if data is None else (delta.revision, data))
         if self._is_ahead:
             self._db.execute("delete from ahead where collection = ? and atom = ?", (delta.collection, delta.atom))
-        return (delta.collection, delta.atom) in self._local
+        return self._has_local and self._is_local(delta.collection, delta.atom)
 
     def put(self, key: Key, held: tuple[int, bytes] | None) -> None:
         """Have an atom so, or not at all."""
@@ -259,6 +264,10 @@ class _Base:
         if into is None:
             into = self._into[name] = Loaded(_next_generation(self._db))
         return into
+
+    def _is_local(self, collection: str, atom: str) -> bool:
+        found = self._db.execute("select 1 from local where collection = ? and atom = ?", (collection, atom))
+        return found.fetchone() is not None
 
     def _row(self, into: Loaded, atom: str) -> tuple[int, int, str] | None:
         row: tuple[int, int, str] | None = self._db.execute(

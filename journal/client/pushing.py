@@ -3,11 +3,12 @@
 The rule: what is refused never blocks what waits behind it (docs/properties.md, trap 11).
 """
 
+import asyncio
 import re
 import time
 
 from journal.client import file, outbox
-from journal.client.calls import Journal
+from journal.client.calls import WAITS, Journal, jittered
 from journal.client.clock import Clock
 from journal.client.connection import Connection
 from journal.client.http import Refused
@@ -23,6 +24,7 @@ class Pushing:
 
     def __init__(self, db: Connection, journal: Journal, clock: Clock, told: Told) -> None:
         self.db, self.journal, self.clock, self.told = db, journal, clock, told
+        self._waits = 0  # since something was answered
 
     async def push(self, *, is_numbered: bool = False) -> None:
         """Push everything that waits; `is_numbered`: only what has its number already."""
@@ -51,7 +53,8 @@ class Pushing:
         self.kept(await self.db.write(lambda db: outbox.settle(db, sending, answer, time.time())))
 
     def kept(self, conflicts: list[int]) -> None:
-        """Tell what has changed, and which conflicts were kept."""
+        """A push was taken: tell what has changed, and which conflicts were kept."""
+        self._waits = 0
         self.told.changed()
         if conflicts:
             self.told.conflicts(conflicts)
@@ -59,6 +62,9 @@ class Pushing:
     async def refused(self, sending: Sending, error: Refused) -> None:
         """Do with a push that was not decided what makes it acceptable; the error again where nothing does."""
         match error.code:
+            case _ if error.will_pass and self._waits < WAITS:
+                self._waits += 1
+                await asyncio.sleep(jittered(error.retry_after))
             case "push_too_old":
                 highest = int(error.problem.get("highest", 0))
                 await self.db.write(lambda db: outbox.renumber(db, sending, highest=highest))

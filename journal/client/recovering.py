@@ -70,6 +70,7 @@ class Recovering:
             cursor, replaced = await self._join(first, loaded, only, wanted), only
         await self.db.write(lambda db: pulled.swap(db, loaded, cursor, replaced=replaced, now=time.time()))
         self.told.changed()
+        await self.sweep()
 
     async def mend(self, *of: Of) -> int:
         """Compare with the server, and fetch what differs, until the digests are equal; how many atoms that were."""
@@ -90,6 +91,11 @@ class Recovering:
         await self.db.write(lambda db: file.tell(db, "in_doubt", 0))
         return mended
 
+    async def sweep(self) -> None:
+        """Remove what was loaded and is not in place, or no more."""
+        while await self.db.write(pulled.sweep):
+            pass
+
     async def _verify_history(self) -> None:
         """The server's history is not ours: send again what it may have lost, compare by content, start from there."""
         await self.db.write(_offer)
@@ -106,8 +112,7 @@ class Recovering:
 
     async def _load(self, collections: frozenset[str] | None) -> tuple[First, dict[str, Loaded]]:
         """Download a snapshot and load it beside what there is; it goes on where an earlier download broke off."""
-        while await self.db.write(pulled.sweep):
-            pass
+        await self.sweep()
         names = listed(collections)
         subset = "" if names is None else "-" + sha256(names.encode()).hexdigest()[:16]
         snapshot = self.path.with_name(f"{self.path.name}-snapshot{subset}")

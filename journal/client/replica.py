@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ from journal.client.connection import Connection, T, Work
 from journal.client.http import connected
 from journal.client.live import Live, State
 from journal.client.local import Sought, Wish
-from journal.client.problems import InvalidChange, NotSynced
+from journal.client.problems import Closed, InvalidChange, NotSynced
 from journal.client.role import Role
 from journal.client.syncing import Syncing
 from journal.client.told import Progress, Told
@@ -81,7 +81,7 @@ class Status(msgspec.Struct, frozen=True):
 class _Transaction:
     """Changes that are made and recorded together."""
 
-    def __init__(self, replica: "Replica", policy: Policy | None, outer: "_Transaction | None") -> None:
+    def __init__(self, replica: "Replica", policy: Policy, outer: "_Transaction | None") -> None:
         self.replica, self.policy, self.outer = replica, policy, outer
         self.id, self.is_open = uuid4().hex, True
 
@@ -113,7 +113,7 @@ class Replica:
         self.on_conflict, self.clock = on_conflict, clock or Clock()
         self._headers, self._keep_s, self._conflict = headers, keep_days * 86_400, conflict
         self._told = Told(
-            progress=progress or (lambda _: None), conflicts=self._tell_conflicts, changed=self._tell_changed
+            progress=progress or (lambda _: None), conflicts=self._tell_conflicts, changed=self._tell_lookers
         )
         self._writer, self._reader, self._engine = (Connection(self.path) for _ in range(3))
         self._role = Role(self.path)
@@ -157,7 +157,7 @@ class Replica:
         """The same for code without an event loop: `with Replica.open_sync(…)`. The options are those of `open`."""
         from journal.client.blocking import BlockingReplica
 
-        return BlockingReplica(lambda: cls.open(path, url, **options))
+        return BlockingReplica(cls.open(path, url, **options))
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -187,8 +187,10 @@ class Replica:
         await self.stop()
         if self._open is not None:
             stack, self._open = self._open, None
-            await self._writer.call(lambda db: file.renew(db, self.path))
-            await stack.aclose()
+            self._tell_changed()
+            async with stack:
+                await self._writer.call(_rollback)
+                await self._writer.call(lambda db: file.renew(db, self.path))
 
     def collection(self, name: str, *, on_conflict: Policy | None = None) -> "Collection":
         """A collection, with a policy of its own for what is written to it. InvalidChange for one not asked for."""
@@ -205,19 +207,20 @@ class Replica:
         """What this task changes inside is one commit, here and at the server: all of it or nothing.
 
         Other writers wait meanwhile: do nothing that takes long. If the server refuses any of it, all of it is kept
-        as conflicts. `on_conflict` goes before the collections' policies.
+        as conflicts. It has one policy, `on_conflict` or the replica's, whatever those of its collections are.
         """
         if self._transaction() is not None:
             raise RuntimeError("transactions cannot be nested")
         async with self._writing:
-            await self._writer.call(lambda db: db.execute("begin immediate"))
-            transaction = _Transaction(self, on_conflict, _within.get())
+            transaction = _Transaction(self, on_conflict or self.on_conflict, _within.get())
             token = _within.set(transaction)
             try:
+                await self._writer.call(lambda db: db.execute("begin immediate"))
                 yield
                 await self._writer.call(lambda db: db.execute("commit"))
             except BaseException:
-                await self._writer.call(_rollback)
+                with contextlib.suppress(Closed):
+                    await self._writer.call(_rollback)
                 raise
             finally:
                 transaction.is_open = False
@@ -230,7 +233,7 @@ class Replica:
         Unreachable, Refused, NotRecovered: what was written still waits. If another process syncs this file, it is
         asked to do so, and waited for.
         """
-        await self._work(self._syncing.sync)
+        await self._work(lambda: self._syncing.sync())
 
     async def verify(self) -> int:
         """Sync, compare all data with the server's by its content, and mend what differs; how many atoms that were."""
@@ -245,6 +248,7 @@ class Replica:
 
     async def start(self) -> None:
         """Sync in the background until `stop`: at once, soon after each change here, and as others change something."""
+        self._must_be_open()
         if self._running is None:
             self._live = Live(self._syncing, self._role)
             self._running = asyncio.create_task(self._live.run())
@@ -262,11 +266,11 @@ class Replica:
         if self._live is not None:
             self._live.wake()
 
-    async def follow(self, *collections: str) -> AsyncIterator[Changed]:
+    async def follow(self, *collections: str) -> AsyncGenerator[Changed, None]:
         """What changes from now on, here and at the server; syncs in the background as long as somebody looks.
 
         Several changes of an atom may come as one. Who looks too slowly is told that whole collections may have
-        changed.
+        changed. It ends when the replica is closed.
         """
         is_ours = self._running is None
         await self.start()
@@ -274,7 +278,7 @@ class Replica:
         self._looking.add(looking)
         try:
             at = await self._reader.read(_feed_end)
-            while True:
+            while self._open is not None:
                 looking.clear()
                 at, found = await self._reader.read(lambda db, at=at: _feed_since(db, at))  # type: ignore[misc]
                 for one in found:
@@ -294,6 +298,8 @@ class Replica:
         error = self._error
         if self._live is not None:
             state, error = self._live.state, None if self._live.error is None else str(self._live.error)
+        if self._running is not None and self._running.done() and not self._running.cancelled():
+            state, error = "idle", repr(self._running.exception())
         return Status(state=state, error=error, **counted)
 
     async def conflicts(self) -> list[Conflict]:
@@ -318,6 +324,7 @@ class Replica:
 
     async def _work(self, work: Callable[[], Any], *, is_own: bool = False) -> None:
         """Work that only one may do. `is_own`: this very work is wanted, not just a sync by whoever syncs."""
+        self._must_be_open()
         if self._transaction() is not None:
             raise RuntimeError("a transaction is open: sync after it")
         while not self._role.take():
@@ -333,6 +340,7 @@ class Replica:
         try:
             self._is_syncing, self._error = True, None
             await work()
+            self.wake()  # the background syncing may be in a pause, for a reason that is over
         except JournalError as error:
             self._error = str(error)
             raise
@@ -359,7 +367,7 @@ class Replica:
     async def _write(self, collection: str, atom: str, patch: Patch, policy: Policy) -> bool:
         transaction, now = self._transaction(), self.clock.now()
         if transaction is not None:
-            wish = Wish(collection, _atom(atom), patch, transaction.policy or policy, now, transaction.id)
+            wish = Wish(collection, _atom(atom), patch, transaction.policy, now, transaction.id)
             return await self._writer.call(lambda db: local.write(db, wish))
         wish = Wish(collection, _atom(atom), patch, policy, now)
         async with self._writing:
@@ -372,15 +380,23 @@ class Replica:
         """Inside a transaction, what it has written so far is seen."""
         return await (self._reader.read(work) if self._transaction() is None else self._writer.call(work))
 
+    def _must_be_open(self) -> None:
+        if self._open is None:
+            raise Closed
+
     def _transaction(self) -> _Transaction | None:
         transaction = _within.get()
         while transaction is not None and (transaction.replica is not self or not transaction.is_open):
             transaction = transaction.outer
         return transaction
 
-    def _tell_changed(self) -> None:
+    def _tell_lookers(self) -> None:
         for looking in self._looking:
             looking.set()
+
+    def _tell_changed(self) -> None:
+        """Something was changed here, which is to be pushed as well."""
+        self._tell_lookers()
         if self._live is not None:
             self._live.poke()
 
@@ -513,7 +529,9 @@ def _feed_end(db: sqlite3.Connection) -> int:
 
 def _feed_since(db: sqlite3.Connection, at: int) -> tuple[int, list[Changed]]:
     """What changed since a place in the feed, each atom once; where it was trimmed, whole collections."""
-    first, end = db.execute("select coalesce(min(seq), 0), coalesce(max(seq), 0) from feed").fetchone()
+    first, end = db.execute(
+        "select coalesce((select min(seq) from feed), 0), coalesce((select max(seq) from feed), 0)"
+    ).fetchone()
     if end <= at:
         return at, []
     if first > at + 1:

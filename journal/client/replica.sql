@@ -84,9 +84,10 @@ create table change (
   current     text,
   passed      integer not null default 0
 );
-create index change_waiting on change (seq) where push is null and status is null;
 create index change_of_atom on change (collection, atom, seq) where passed = 0;
 create index change_of_push on change (push, seq);
+create index change_of_transaction on change (transaction_id) where push is null and transaction_id is not null;
+create index change_answered on change (coalesce(revision, 0)) where passed = 0 and status is not null;
 
 -- What was refused, until somebody settles it. theirs: what stood, with its revision (null: nothing). kept: the name
 -- under which the server keeps it as well; settled: what was chosen, null: nothing yet; told: the server knows.
@@ -109,6 +110,7 @@ create table conflict (
   told            integer not null default 0
 );
 create index conflict_open on conflict (id) where settled is null;
+create index conflict_untold on conflict (id) where settled is not null and kept is not null and told = 0;
 
 -- What changed for those who look at the data, newest last; atom null: the collection as a whole.
 create table feed (

@@ -149,8 +149,7 @@ class Syncing:
         if time.monotonic() - self._purged_at > PURGE_S:
             self._purged_at = time.monotonic()
             await self.db.write(lambda db: outbox.purge(db, time.time() - self.keep_s))
-            while await self.db.write(pulled.sweep):
-                pass
+            await self.recovering.sweep()
         for number, name in await self.db.read(_untold):
             await self.journal.keep_servers(name)
             await self.db.write(partial(_tell, number=number))

@@ -14,6 +14,7 @@ from journal.core.equal import same
 from journal.core.model import (
     AtomState,
     Change,
+    Conflict,
     Current,
     Key,
     Op,
@@ -28,19 +29,22 @@ from journal.core.model import (
 from journal.errors import BaseRequired, Fault
 
 FAILED = frozenset(("conflict", "rejected"))
+LATEST = 2**63 - 1
+"""As the time of an atom's last change: later than any change can have been made."""
 
 
 class Decision(msgspec.Struct, frozen=True):
     """`outcomes` one a change of the push, in its order; `changes` to record; `atoms` as they leave them.
 
-    `is_refused`: the push was atomic and something failed; then nothing is to be recorded, and an outcome that
-    would have been recorded has no revision.
+    `conflicts`: the changes that are kept for a person. `is_refused`: the push was atomic and something failed; then
+    nothing is to be recorded or kept, and an outcome that would have been recorded has no revision.
     """
 
     outcomes: list[Outcome]
     changes: list[Change]
     atoms: dict[Key, AtomState]
     is_refused: bool = False
+    conflicts: list[Conflict] = []
 
 
 class _Known(msgspec.Struct, frozen=True):
@@ -75,14 +79,35 @@ def decide(
     horizon: int,
     policies: Mapping[str, Policy],
     atom_bytes: int,
+    times: Mapping[Key, int] | None = None,
+    conflicts: int = 0,
 ) -> Decision:
     """What `push` comes to. `states` holds the atoms it names that ever were, as they are at `head`.
 
     `policies` are those that an operator gave collections; they go before the push's own. `atom_bytes` is how large
-    an atom's data may become. BaseRequired points at the changes that lack a base.
+    an atom's data may become. `times` says when atoms were last changed, in microseconds since 1970: of those that
+    `newest` may judge; what is not in it was changed longer ago than any record reaches. `conflicts` is how many
+    were kept before: the next has the number after. BaseRequired points at the changes that lack a base.
     """
-    deciding = _Deciding(push, states, head, horizon, policies, atom_bytes)
+    deciding = _Deciding(push, states, head, horizon, policies, atom_bytes, times or {}, conflicts)
     return deciding.result()
+
+
+def made_at(push: Push, change: PushChange) -> int | None:
+    """When a change was made, by the server's clock; None where its sender does not say.
+
+    An age is of a clock that cannot be set. A moment is moved by as much as the sender's clock was off when the push
+    was sent. Nothing was made after it came in (docs/properties.md, trap 14).
+    """
+    if change.age is not None:
+        made = push.arrived - change.age
+    elif change.changed_at is None:
+        return None
+    elif push.sent is None:
+        made = change.changed_at
+    else:
+        made = change.changed_at + (push.arrived - push.sent)
+    return min(made, push.arrived)
 
 
 class _Deciding:
@@ -94,9 +119,13 @@ class _Deciding:
         horizon: int,
         policies: Mapping[str, Policy],
         atom_bytes: int,
+        times: Mapping[Key, int],
+        last_conflict: int,
     ) -> None:
         self.push, self.states, self.policies = push, states, policies
         self.head, self.horizon, self.atom_bytes = head, horizon, atom_bytes
+        self.times, self.last_conflict = times, last_conflict
+        self.conflicts: list[Conflict] = []
         self.atoms: dict[Key, _Atom] = {}
         self.changes: list[Change] = []
         self.baseless: list[Fault] = []
@@ -109,7 +138,8 @@ class _Deciding:
             told = [self.unrecorded(*pair) for pair in zip(self.push.changes, outcomes, strict=True)]
             return Decision(told, [], {}, is_refused=True)
         touched = {key: atom.now for key, atom in self.atoms.items() if atom.now is not atom.before}
-        return Decision(outcomes, self.changes, {key: now for key, now in touched.items() if now is not None})
+        states = {key: now for key, now in touched.items() if now is not None}
+        return Decision(outcomes, self.changes, states, conflicts=self.conflicts)
 
     def outcome(self, place: int, change: PushChange) -> Outcome:
         key = (change.collection, change.atom)
@@ -117,7 +147,7 @@ class _Deciding:
         if atom is None:
             atom = self.atoms[key] = _Atom(self.states.get(key))
         if atom.has_failed:
-            return _conflict(atom)
+            return self.kept(place, change, _conflict(atom))
         known = self.known(atom, change)
         if known is None:
             detail = "needs a base (its own or the push's), if_data, or the policy client"
@@ -125,10 +155,30 @@ class _Deciding:
             return _conflict(atom)
         outcome = self.judge(atom, change, known)
         atom.has_failed = outcome.status in FAILED
-        return outcome
+        return self.kept(place, change, outcome)
+
+    def kept(self, place: int, change: PushChange, outcome: Outcome) -> Outcome:
+        """The outcome; under `both` a conflict is kept, and says so."""
+        if outcome.status != "conflict" or self.policy(change) != "both":
+            return outcome
+        stood = outcome.current
+        assert stood is not UNSET  # a conflict says what stands
+        conflict = Conflict(self.last_conflict + len(self.conflicts) + 1, place, change, stood)
+        self.conflicts.append(conflict)
+        return msgspec.structs.replace(outcome, kept=str(conflict.id))
 
     def policy(self, change: PushChange) -> Policy:
         return self.policies.get(change.collection, self.push.on_conflict)
+
+    def is_the_clients(self, change: PushChange) -> bool:
+        """Whether a conflict becomes the client's."""
+        match self.policy(change):
+            case "client":
+                return True
+            case "newest":
+                made, changed = made_at(self.push, change), self.times.get((change.collection, change.atom))
+                return made is not None and (changed is None or made > changed)
+        return False
 
     def known(self, atom: _Atom, change: PushChange) -> _Known | None:
         """None where the change needs a base and has none."""
@@ -168,7 +218,7 @@ class _Deciding:
         if same(atom.data, change.data):
             atom.is_known = True  # its sender has said all its data: no change of it is unseen
             return _unchanged(atom, with_current=known.has_moved or not known.is_told)
-        if self.policy(change) == "client":
+        if self.is_the_clients(change):
             return self.record_whole(atom, change, Op.REPLACE, has_moved=True)
         return _conflict(atom)
 
@@ -176,7 +226,7 @@ class _Deciding:
         assert change.data is not None
         if atom.data is not None and same(atom.data, change.data):
             return _unchanged(atom, with_current=known.has_moved)
-        if known.has_moved and self.policy(change) != "client":
+        if known.has_moved and not self.is_the_clients(change):
             return _conflict(atom)
         op = Op.INSERT if atom.data is None else Op.REPLACE
         outcome = self.record_whole(atom, change, op, has_moved=known.has_moved)
@@ -193,7 +243,7 @@ class _Deciding:
         present = decode_fields(atom.data)
         if _is_so_already(present, fields, change.unset):
             return _unchanged(atom, with_current=known.has_moved)
-        if not known.has_moved or self.policy(change) == "client":
+        if not known.has_moved or self.is_the_clients(change):
             said, unset = change.data, change.unset
             return self.record_patch(atom, change, present, fields, said, unset, has_moved=known.has_moved)
         if self.policy(change) == "merge" and change.if_data is UNSET:
@@ -219,7 +269,7 @@ class _Deciding:
     def delete(self, atom: _Atom, change: PushChange, known: _Known) -> Outcome:
         if atom.data is None:
             return _unchanged(atom, with_current=known.has_moved)
-        if known.has_moved and self.policy(change) != "client":
+        if known.has_moved and not self.is_the_clients(change):
             return _conflict(atom)
         now = atom.now
         assert now is not None
@@ -293,9 +343,8 @@ class _Deciding:
             return Outcome(outcome.status)
         current = UNSET if outcome.current is UNSET else _current(before)
         revision = None if outcome.revision is None or before is None else before.revision
-        return msgspec.structs.replace(
-            outcome, current=current, revision=UNSET if outcome.revision is UNSET else revision
-        )
+        revision_told = UNSET if outcome.revision is UNSET else revision
+        return msgspec.structs.replace(outcome, current=current, revision=revision_told, kept=UNSET)
 
 
 def _dense(data: bytes) -> bytes:

@@ -26,8 +26,9 @@ def on_one_line(text: bytes) -> bytes:
 Key = tuple[str, str]
 """A collection's name and an atom's: what names an atom in a journal."""
 
-Policy = Literal["server", "merge", "client"]
+Policy = Literal["server", "merge", "client", "newest", "both"]
 PushOp = Literal["insert", "update", "put", "delete"]
+Keep = Literal["server", "client", "both"]
 Status = Literal["applied", "merged", "conflict", "unchanged", "rejected"]
 
 
@@ -77,7 +78,11 @@ class AtomState(msgspec.Struct, frozen=True):
 
 
 class PushChange(msgspec.Struct, frozen=True):
-    """One change as a client asks for it. `base` is what the sender knows the atom at, None: it did not say."""
+    """One change as a client asks for it. `base` is what the sender knows the atom at, None: it did not say.
+
+    When it was made, as far as its sender says: `age`, how long before it was sent, or `changed_at`, the moment by the
+    sender's clock. Both in microseconds, moments since 1970.
+    """
 
     op: PushOp
     collection: str
@@ -86,15 +91,23 @@ class PushChange(msgspec.Struct, frozen=True):
     unset: tuple[str, ...] = ()
     base: int | None = None
     if_data: bytes | UnsetType | None = UNSET
+    age: int | None = None
+    changed_at: int | None = None
 
 
 class Push(msgspec.Struct, frozen=True):
-    """What is decided at once and becomes one commit; `client` is the journal's number for the sender."""
+    """What is decided at once and becomes one commit; `client` is the journal's number for the sender.
+
+    `sent`: when it was sent by the sender's clock, None: it did not say. `arrived`: when it came in by the server's.
+    Microseconds since 1970.
+    """
 
     changes: Sequence[PushChange]
     on_conflict: Policy = "server"
     is_atomic: bool = False
     client: int | None = None
+    sent: int | None = None
+    arrived: int = 0
 
 
 class Current(msgspec.Struct, frozen=True, gc=False):
@@ -118,3 +131,13 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     revision: int | UnsetType | None = UNSET
     current: Current | UnsetType | None = UNSET
     error: Rejection | UnsetType = UNSET
+    kept: str | UnsetType = UNSET
+
+
+class Conflict(msgspec.Struct, frozen=True, gc=False):
+    """A change that is kept for a person to settle: its number, its place in the push, and what stood instead."""
+
+    id: int
+    place: int
+    change: PushChange
+    stood: Current | None

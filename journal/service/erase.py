@@ -15,7 +15,7 @@ from journal.service.group import Asked, Group
 from journal.service.rendered import Rendered
 from journal.service.snapshots import Snapshots
 from journal.service.tails import Tail, Tails
-from journal.store import compaction, operators, record
+from journal.store import compaction, conflicts, operators, record
 from journal.store.database import Connection, Database
 from journal.wire import EraseAnswer
 
@@ -55,6 +55,10 @@ class Erasure:
                 number = head.collections[collection].id
                 revisions, blanked = await compaction.erase(connection, head.id, number, atom)
                 detail |= {"revision": head.head, "changes": blanked}
+            kept = await conflicts.erase(connection, head.id, collection, atom)
+            if kept:  # also of an atom that never was
+                detail |= {"conflicts": kept}
+            if is_there or kept:
                 await operators.note(connection, head.id, by, "erase", detail)
         group.publish(self.tails, at)
         await self.tails.refresh(tail)
@@ -62,12 +66,12 @@ class Erasure:
         # Without the head: there may be many answers to look through. If this is interrupted, erasing again does it.
         async with self.database.operating() as connection, connection.transaction():
             outcomes = await self._blank_answers(connection, head.id, revisions, head.horizon)
-            if not is_there and outcomes:  # a compaction took what was left of it, but for these
+            if not is_there and outcomes and not kept:  # a compaction took what was left of it, but for these
                 await operators.note(connection, head.id, by, "erase", detail | {"outcomes": outcomes})
-        if not is_there and not outcomes:
+        if not is_there and not outcomes and not kept:
             raise NotFound("there never was such an atom, or nothing is left of it")
         removed = await asyncio.to_thread(self.snapshots.forget_below, journal, head.head)
-        return EraseAnswer(head.head, blanked, outcomes, removed, MAY_HOLD)
+        return EraseAnswer(head.head, blanked, outcomes, kept, removed, MAY_HOLD)
 
     async def _deleted(self, connection: Connection, tail: Tail, collection: str, atom: str) -> Group:
         """The group that deletes the atom, if it lives, whatever the collection's policy: it is known as it is."""

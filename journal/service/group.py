@@ -1,16 +1,18 @@
 """A group: pushes that are decided one after the other on what those before them left, and recorded together."""
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
 import msgspec
+from msgspec import UNSET, Raw
 
 from journal.config import Limits
 from journal.core import chain, decide, digest
 from journal.core.cursor import Cursor
-from journal.core.model import AtomState, Key, Outcome, Policy, Push, PushChange
+from journal.core.model import AtomState, Conflict, Key, Outcome, Policy, Push, PushChange
 from journal.errors import JournalError, NotApplied, PushReused, PushTooOld, RequestError, ResyncRequired, Stale
 from journal.service.judge import admitted, floors_for, judge, judge_scope, resync
 from journal.service.rounds import Page
@@ -18,7 +20,7 @@ from journal.service.tails import Tail, Tails
 from journal.store import heads, record
 from journal.store.database import Connection
 from journal.store.heads import Collection, Commit, Head
-from journal.store.record import AtomKey, Client, Decided, NewCommit, Recording
+from journal.store.record import AtomKey, Client, Decided, NewCommit, NewConflict, Recording
 from journal.store.recovery import Floor
 from journal.wire import PushAnswer
 
@@ -29,6 +31,7 @@ class Asked(msgspec.Struct, eq=False):
     """A push as it waits to be decided. `content` identifies it where it is numbered or bears a key.
 
     `page`: what is to be read after it, in a sync. Its cursor is judged as the base is, before anything is decided.
+    `sent`: when it was sent by its sender's clock, in microseconds since 1970; `arrived`: by this process's own.
     """
 
     journal: str
@@ -43,6 +46,8 @@ class Asked(msgspec.Struct, eq=False):
     content: bytes = b""
     at: datetime | None = None  # recorded as the commit's time, for histories that are imported
     size: int = 0  # bytes, so that a group stays within bounds
+    sent: int | None = None
+    arrived: float = msgspec.field(default_factory=time.monotonic)
     answer: "asyncio.Future[Decided] | None" = None
 
     @property
@@ -76,8 +81,11 @@ class Group:
         self.limits, self.is_locked = limits, is_locked
         self._before, self._is_sealed = before, False
         self.states: dict[str, Standing] = {}
-        self.recording = Recording(heads=[], commits=[], atoms={}, clients={}, pushes=[], keys=[], old_atoms=set())
+        self.recording = Recording(
+            heads=[], commits=[], atoms={}, clients={}, pushes=[], keys=[], old_atoms=set(), conflicts=[]
+        )
         self.answers: list[tuple[Asked, Decided | JournalError]] = []
+        self._clock: tuple[int, float] | None = None  # the same moment by PostgreSQL's clock, and by this process's
         self.decided: dict[tuple[int, int, int], Decided | None] = {}
         self.decided_keys: dict[tuple[int, str], Decided] = {}
         if before is not None:
@@ -117,6 +125,41 @@ class Group:
             by_id[journal].load_atom(collection_id, atom, state)
             if state.revision > by_id[journal].head.head:
                 raise Stale  # another process recorded it; to decide on it, memory must stand there too
+        await self._load_times(connection, asked, found)
+        await self._load_conflicts(connection, asked)
+
+    async def _load_times(
+        self, connection: Connection, asked: Sequence[Asked], found: Mapping[AtomKey, AtomState]
+    ) -> None:
+        """When the atoms were last changed that `newest` may judge: those that moved on since what the sender knows."""
+        wanted: dict[tuple[int, int], tuple[Standing, Key]] = {}
+        for one in asked:
+            state = self.states[one.journal]
+            if not state.may_judge_by(one, "newest"):
+                continue
+            for change in one.changes:
+                collection = state.head.collections.get(change.collection)
+                if collection is None or not _needs_a_time(change, state.policy(one, change)):
+                    continue
+                atom = found.get((state.head.id, collection.id, change.atom))
+                if atom is not None and not _is_known(change, atom):
+                    wanted[state.head.id, atom.revision] = state, (change.collection, change.atom)
+        if wanted:
+            times, now = await record.times(connection, list(wanted))
+            self._clock = now, time.monotonic()
+            for place, at in times.items():
+                state, key = wanted[place]
+                state.times[key] = at
+
+    async def _load_conflicts(self, connection: Connection, asked: Sequence[Asked]) -> None:
+        """How many conflicts were kept, of journals where `both` may keep more."""
+        wanted = {
+            state.head.id: state
+            for one in asked
+            if (state := self.states[one.journal]).last_conflict is None and state.may_judge_by(one, "both")
+        }
+        for journal, last in (await record.conflicts_kept(connection, list(wanted))).items():
+            wanted[journal].last_conflict = last
 
     async def _load_clients(self, connection: Connection, asked: Sequence[Asked]) -> None:
         wanted = {
@@ -201,7 +244,9 @@ class Group:
             if any(change.base is not None and change.base > state.head.head for change in asked.changes):
                 raise resync(state.head, "future")
         number = client.id if client is not None else state.highest_client + 1 if asked.client is not None else None
-        push = Push(asked.changes, asked.on_conflict, asked.is_atomic, number)
+        push = Push(
+            asked.changes, asked.on_conflict, asked.is_atomic, number, asked.sent, self._by_postgresql(asked.arrived)
+        )
         decision = decide.decide(
             push,
             state.atoms,
@@ -209,10 +254,14 @@ class Group:
             horizon=state.head.horizon,
             policies=state.policies,
             atom_bytes=self.limits.atom_bytes,
+            times=state.times_of(asked) if state.may_judge_by(asked, "newest") else None,
+            conflicts=state.last_conflict or 0,
         )
         first = state.revision + 1 if decision.changes else None
         if decision.changes:
             self._commit(asked, state, decision, number)
+        if decision.conflicts:
+            self._keep(asked, state, decision.conflicts)
         answer = Decided(asked.content, *_body(decision, state, first))
         self._remember(asked, state, answer)
         return answer
@@ -242,6 +291,17 @@ class Group:
         self.recording.commits.append(commit)
         state.commits.append(commit)
 
+    def _keep(self, asked: Asked, state: "Standing", conflicts: Sequence[Conflict]) -> None:
+        state.last_conflict = conflicts[-1].id
+        self.recording.conflicts += [_new_conflict(asked, state.head.id, conflict) for conflict in conflicts]
+
+    def _by_postgresql(self, moment: float) -> int:
+        """A moment of this process's clock, in microseconds since 1970 by PostgreSQL's; any where none is asked for."""
+        if self._clock is None:
+            return 0
+        now, here = self._clock
+        return now + round((moment - here) * 1_000_000)
+
     def _remember(self, asked: Asked, state: "Standing", answer: Decided) -> None:
         journal = state.head.id
         if asked.key is not None:
@@ -268,6 +328,7 @@ class Group:
         touched = {commit.journal for commit in self.recording.commits}
         touched |= {journal for journal, _ in self.recording.clients}
         touched |= {journal for journal, _, _ in self.recording.keys}
+        touched |= {conflict.journal_id for conflict in self.recording.conflicts}
         for state in self.states.values():
             if state.head.id in touched:
                 state.write()
@@ -327,12 +388,34 @@ class Standing:
         self.clients: dict[UUID, Client] = {}
         self.floors: list[Floor] = []
         self.highest_client: int = 0 if before is None else before.highest_client
+        self.times: dict[Key, int] = {}  # when atoms were last changed, as far as `newest` may ask; see times_of
+        self._in_flight = {} if before is None else before.decided
+        self.last_conflict: int | None = None if before is None else before.last_conflict  # None: not loaded
         self.is_written = False
         self._names = {collection.id: collection.name for collection in self.head.collections.values()}
         self._last_collection = max(self._names, default=0)
 
     def load_atom(self, collection: int, atom: str, state: AtomState) -> None:
         self.atoms.setdefault((self._names[collection], atom), state)
+
+    def policy(self, asked: Asked, change: PushChange) -> Policy:
+        """The one that a change is judged by."""
+        return self.policies.get(change.collection, asked.on_conflict)
+
+    def may_judge_by(self, asked: Asked, policy: Policy) -> bool:
+        """Whether something of a push may be judged by a policy."""
+        return asked.on_conflict == policy or policy in self.policies.values()
+
+    def times_of(self, asked: Asked) -> dict[Key, int]:
+        """When a push's atoms were last changed; what this group or the one before it records has no time yet: now."""
+        found: dict[Key, int] = {}
+        for change in asked.changes:
+            key = (change.collection, change.atom)
+            if key in self.decided or key in self._in_flight:
+                found[key] = decide.LATEST
+            elif key in self.times:
+                found[key] = self.times[key]
+        return found
 
     def client(self, name: UUID | None) -> Client | None:
         if name is None:
@@ -427,13 +510,43 @@ def _body(decision: decide.Decision, state: Standing, first: int | None) -> tupl
 
 
 def _refusal(outcomes: list[Outcome]) -> bytes:
-    return _encode(NotApplied().problem() | {"outcomes": outcomes, "replayed": False})
+    return _encode(NotApplied(outcomes).problem() | {"replayed": False})
 
 
 def _forgotten(state: Standing) -> bytes:
     """The answer to a push that was decided so long ago that only this is known."""
     told = chain.told(state.chain)
     return _encode(PushAnswer(state.head.epoch, None, None, state.revision, told, None, replayed=True))
+
+
+def _needs_a_time(change: PushChange, policy: Policy) -> bool:
+    return policy == "newest" and (change.age is not None or change.changed_at is not None)
+
+
+def _is_known(change: PushChange, atom: AtomState) -> bool:
+    """Whether a change is made on the atom as it is, so that only the push itself can have moved it."""
+    if change.op == "insert" or change.if_data is not UNSET or change.base is None:
+        return False
+    return atom.revision <= change.base
+
+
+def _new_conflict(asked: Asked, journal: int, conflict: Conflict) -> NewConflict:
+    change, stood = conflict.change, conflict.stood
+    return NewConflict(
+        journal_id=journal,
+        id=conflict.id,
+        op=change.op,
+        collection=change.collection,
+        atom=change.atom,
+        place=conflict.place,
+        data=None if change.data is None else Raw(change.data),
+        unset=change.unset or None,
+        client=asked.client,
+        push=asked.number,
+        base=change.base,
+        stood_revision=None if stood is None else stood.revision,
+        stood_data=None if stood is None else stood.data,
+    )
 
 
 _FIRST, _AGAIN = b'"replayed":false}', b'"replayed":true}'

@@ -12,6 +12,7 @@ from journal.errors import Unavailable
 from journal.service.atoms import Atoms
 from journal.service.changes import Changes
 from journal.service.compact import Compaction
+from journal.service.conflicts import Conflicts
 from journal.service.deltas import Reader
 from journal.service.erase import Erasure
 from journal.service.fanout import Fanout
@@ -56,6 +57,7 @@ class Service:
         self.operations = Operations(self.database, self.tails)
         self.compaction = Compaction(self.database, self.tails)
         self.erasure = Erasure(self.database, self.tails, self.snapshots, self.reader.rendered, limits)
+        self.conflicts = Conflicts(self.database, self.tails, limits)
         self.operators = Operators(self.database, self.tails)
         self.watch = Watch(settings.dsn, self.tails, poll_s=settings.poll_s)
 

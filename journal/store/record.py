@@ -6,9 +6,11 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from msgspec import Raw
 
 from journal.core import digest
 from journal.core.model import AtomState, Change
+from journal.errors import Stale
 from journal.store.database import Connection, Database
 from journal.store.heads import Head
 from journal.store.queries import QUERY
@@ -46,6 +48,24 @@ class NewCommit(msgspec.Struct, frozen=True):
     changes: list[Change]
 
 
+class NewConflict(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A conflict to be kept: the columns of its row."""
+
+    journal_id: int
+    id: int
+    op: str
+    collection: str
+    atom: str
+    place: int
+    data: Raw | None = None
+    unset: tuple[str, ...] | None = None
+    client: UUID | None = None
+    push: int | None = None
+    base: int | None = None
+    stood_revision: int | None = None
+    stood_data: Raw | None = None
+
+
 class Recording(msgspec.Struct):
     """All that a group of pushes came to, by table.
 
@@ -59,11 +79,12 @@ class Recording(msgspec.Struct):
     clients: dict[tuple[int, int], tuple[UUID, int]] = {}
     pushes: list[tuple[int, int, int, Decided]] = []
     keys: list[tuple[int, str, Decided]] = []
+    conflicts: list[NewConflict] = []
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
-        return not (self.commits or self.clients or self.pushes or self.keys)
+        return not (self.commits or self.clients or self.pushes or self.keys or self.conflicts)
 
 
 async def lock(connection: Connection, journals: Sequence[int], *, patience_s: float | None) -> None:
@@ -142,6 +163,25 @@ async def chains_at(connection: Connection, places: Sequence[tuple[int, int]]) -
     return {(row["journal_id"], row["revision"]): row["chain"] for row in rows}
 
 
+async def times(connection: Connection, revisions: Sequence[tuple[int, int]]) -> tuple[dict[tuple[int, int], int], int]:
+    """When (journal, revision) were recorded, but for what was compacted away, and what time it is.
+
+    In microseconds since 1970, by PostgreSQL's clock. There is at least one of `revisions`.
+    """
+    rows = await connection.fetch(QUERY["recorded_at"], *([*column] for column in zip(*revisions, strict=True)))
+    if not rows:
+        raise Stale  # the journals were removed meanwhile
+    return {(row["journal_id"], row["revision"]): row["at"] for row in rows if row["at"] is not None}, rows[0]["now"]
+
+
+async def conflicts_kept(connection: Connection, journals: Sequence[int]) -> dict[int, int]:
+    """How many conflicts each journal has kept."""
+    if not journals:
+        return {}
+    rows = await connection.fetch(QUERY["conflicts_kept"], journals)
+    return {row["journal_id"]: row["last"] for row in rows}
+
+
 async def append(connection: Connection, recording: Recording) -> datetime:
     """Record it all or nothing; the time that the commits bear. Stale where a journal stands elsewhere than read."""
     at: datetime = await connection.fetchval(QUERY["append"], *_arguments(recording))
@@ -212,7 +252,9 @@ def _arguments(recording: Recording) -> list[Any]:
         (pushes, "nnn-n-"),
         (keys, "n--n-"),
     )
-    return [column for rows, kinds in tables for column in _columns(rows, kinds)]
+    columns = [column for rows, kinds in tables for column in _columns(rows, kinds)]
+    conflicts = msgspec.json.encode(recording.conflicts).decode() if recording.conflicts else None
+    return [conflicts, *columns]
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], kinds: str) -> list[Any]:

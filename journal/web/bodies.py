@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import TypeVar
 from uuid import UUID
@@ -27,6 +28,8 @@ _push = msgspec.json.Decoder(PushRequest).decode
 _sync = msgspec.json.Decoder(SyncRequest).decode
 _sorted = msgspec.json.Encoder(order="sorted").encode
 _loose = msgspec.json.Decoder().decode
+_1970, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+LONGEST_MS = 1e15  # older than that is no older: it is far beyond any record
 
 
 async def body(request: web.Request, limits: Limits) -> bytes:
@@ -95,6 +98,7 @@ def _asked(asked: PushRequest, limits: Limits, journal: str, key: str | None, si
         number=number,
         key=key,
         base=base,
+        sent=None if asked.now is UNSET else _microseconds(asked.now),
         size=size,
         content=b"" if number is None and key is None else content_hash(asked.changes),
     )
@@ -244,7 +248,14 @@ def _change(change: ChangeRequest, base: Cursor | None) -> PushChange:
         unset=() if change.unset is UNSET else tuple(change.unset),
         base=own,
         if_data=UNSET if change.if_data is UNSET else _or_none(bytes(change.if_data)),
+        age=None if change.age_ms is UNSET else round(min(change.age_ms, LONGEST_MS) * 1000),
+        changed_at=None if change.changed_at is UNSET else _microseconds(change.changed_at),
     )
+
+
+def _microseconds(moment: datetime) -> int:
+    """Since 1970."""
+    return (moment - _1970) // _MICROSECOND
 
 
 def _or_none(text: bytes) -> bytes | None:

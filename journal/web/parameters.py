@@ -18,6 +18,7 @@ from journal.faults import unknown
 from journal.service.answer import MEDIA, Form
 from journal.service.rounds import Page, page
 from journal.service.tree import Of
+from journal.store.conflicts import State
 
 Read = Callable[[str], Any]
 
@@ -133,6 +134,14 @@ def client(text: str) -> str:
         return str(UUID(text))
     except ValueError:
         raise WrongValue("must be a UUID") from None
+
+
+def conflict_state(text: str) -> State:
+    """Which conflicts."""
+    match text:
+        case "open" | "settled" | "all":
+            return text
+    raise WrongValue("must be one of open, settled, all")
 
 
 def plain(text: str) -> str:

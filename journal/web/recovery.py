@@ -23,6 +23,7 @@ from journal.wire import (
     ResyncRequest,
     RevisionAnswer,
     ServerRequest,
+    SettleRequest,
 )
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -30,6 +31,7 @@ Shape = TypeVar("Shape", bound=msgspec.Struct)
 J = "/v1/journals/{j}"
 LONGEST_WAIT_S = 60.0
 OPERATOR_LENGTH = 200
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*(\d{1,6})\s*(?:,|$)")
 
 
@@ -57,6 +59,9 @@ class Recovery:
             ("GET", f"{J}/clients", self.clients),
             ("GET", f"{J}/clients/{{id}}", self.client),
             ("DELETE", f"{J}/clients/{{id}}", self.forget_client),
+            ("GET", f"{J}/conflicts", self.conflicts),
+            ("GET", f"{J}/conflicts/{{id}}", self.conflict),
+            ("POST", f"{J}/conflicts/{{id}}", self.settle),
             ("GET", f"{J}/operations", self.operations),
             ("GET", f"{J}/operations/{{id}}", self.operation),
             ("GET", f"{J}/audit", self.audit),
@@ -139,6 +144,38 @@ class Recovery:
         await self.service.registry.forget(request.match_info["j"], _uuid(request), by=operator(request))
         return web.Response(status=204)
 
+    async def conflicts(self, request: web.Request) -> web.StreamResponse:
+        """GET …/conflicts: what is kept for a person, newest first."""
+        known: dict[str, read.Read] = {
+            "after": read.revision, "limit": number(1, 1000), "state": read.conflict_state, "client": read.client
+        }  # fmt: skip
+        asked = read.read(request.rel_url.raw_query_string, known)
+        told = await self.service.conflicts.page(
+            request.match_info["j"],
+            asked.get("after"),
+            asked.get("limit", 100),
+            state=asked.get("state", "open"),
+            client=UUID(asked["client"]) if "client" in asked else None,
+        )
+        return send.json(told)
+
+    async def conflict(self, request: web.Request) -> web.StreamResponse:
+        """GET …/conflicts/{id}: one of them."""
+        read.read(request.rel_url.raw_query_string, {})
+        return send.json(await self.service.conflicts.one(request.match_info["j"], _number(request)))
+
+    async def settle(self, request: web.Request) -> web.StreamResponse:
+        """POST …/conflicts/{id}: settle it."""
+        asked = await self._asked(request, SettleRequest)
+        told = await self.service.conflicts.settle(
+            request.match_info["j"],
+            _number(request),
+            asked.keep,
+            None if asked.atom is UNSET else asked.atom,
+            by=operator(request),
+        )
+        return send.json(told)
+
     async def operations(self, request: web.Request) -> web.StreamResponse:
         """GET …/operations: the newest ones."""
         read.read(request.rel_url.raw_query_string, {})
@@ -188,6 +225,13 @@ class Recovery:
             headers["Preference-Applied"] = f"wait={prefers[1]}"
         told = await operations.one(journal, id_)
         return send.json(told, status=202 if told.state == "running" else 200, headers=headers)
+
+
+def _number(request: web.Request) -> int:
+    text = request.match_info["id"]
+    if not _NUMBER.fullmatch(text):
+        raise NotFound("there is nothing of this id: it must be a number")
+    return int(text)
 
 
 def _uuid(request: web.Request) -> UUID:

@@ -1,6 +1,7 @@
 """Routes: every call of the protocol, and what answers it."""
 
 import re
+import time
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -20,7 +21,7 @@ from journal.web.recovery import Recovery, operator
 from journal.wire import CollectionRequest
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-POLICIES: tuple[Policy, ...] = ("server", "merge", "client")
+POLICIES: tuple[Policy, ...] = ("server", "merge", "client", "newest", "both")
 J = "/v1/journals/{j}"
 _LIMITED: dict[str, read.Read] = {"after": read.journal, "limit": number(1, 1000)}
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
@@ -152,9 +153,11 @@ class Routes:
 
     async def push(self, request: web.Request) -> web.StreamResponse:
         """POST …/changes: push."""
+        arrived = time.monotonic()  # from when on ages count, however long the body takes
         read.read(request.rel_url.raw_query_string, {})
         journal, key = request.match_info["j"], _key(request)
         asked = bodies.push(await bodies.body(request, self.limits), self.limits, journal, key)
+        asked.arrived = arrived
         decided = await self.service.writer.push(asked)
         if asked.client is not None:
             self.service.registry.saw(journal, str(asked.client), None, request.headers.get("User-Agent"))
@@ -162,9 +165,12 @@ class Routes:
 
     async def sync(self, request: web.Request) -> web.StreamResponse:
         """POST …/sync: push, and everything since."""
+        arrived = time.monotonic()
         read.read(request.rel_url.raw_query_string, {})
         journal, key = request.match_info["j"], _key(request)
         asked = bodies.sync(await bodies.body(request, self.limits), self.limits, journal, key)
+        if asked.push is not None:
+            asked.push.arrived = arrived
         told = await self.service.sync.sync(journal, asked, request.headers.get("User-Agent"))
         if isinstance(told, Answer):
             return await send.answer(request, told)

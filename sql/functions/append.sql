@@ -5,7 +5,11 @@
 -- stands elsewhere by then makes the whole group stale (JR001): read again and decide again. Revisions that do not
 -- continue the head are refused (JR002), whatever the caller believes. One notification a group.
 -- Returns the time that the commits bear. data, unset, fk, fr come as text, an array literal where they are arrays.
+-- conflicts, of which there are seldom any (null), come as one array of objects with the columns of journal.conflict.
+-- They came with 0003, and come first so that no call fits both this function and the one that was here before: a
+-- process of the version before goes on calling that while this one is there already.
 create or replace function journal.append(
+  conflicts json,
   journal_ids int[], turns bigint[], chains_before bytea[], heads bigint[], chains bytea[],
   commit_journal int[] = '{}', commit_revision bigint[] = '{}', commit_first bigint[] = '{}',
   commit_client int[] = '{}', commit_push bigint[] = '{}', commit_at timestamptz[] = '{}', commit_chain bytea[] = '{}',
@@ -115,6 +119,15 @@ begin
     insert into journal.idempotency (journal_id, key, content, status, answer, at)
     select k.id, k.key, k.content, k.status, k.answer::json, at_
       from unnest(key_journal, key_name, key_content, key_status, key_answer) as k (id, key, content, status, answer);
+  end if;
+  if conflicts is not null then
+    insert into journal.conflict (journal_id, id, op, collection, atom, data, unset, client, push, place, base,
+                                  stood_revision, stood_data, at)
+    select c.journal_id, c.id, c.op, c.collection, c.atom, c.data, c.unset, c.client, c.push, c.place, c.base,
+           c.stood_revision, c.stood_data, at_
+      from json_to_recordset(conflicts)
+        as c (journal_id int, id bigint, op text, collection text, atom text, data json, unset text[], client uuid,
+              push bigint, place int, base bigint, stood_revision bigint, stood_data json);
   end if;
   update journal.head h
      set head = e.head, chain = e.chain, turn = h.turn + 1

@@ -30,3 +30,21 @@ begin
   perform pg_notify('journal', of_journal || ':' || new_turn);
 end
 $$;
+
+-- Blanks what is kept in conflicts of an atom, or became it as the copy of another; in how many. The caller holds the
+-- journal's head.
+create or replace function journal.erase_conflicts(of_journal int, of_collection text, of_atom text) returns bigint
+language plpgsql as $$
+declare
+  blanked bigint;
+begin
+  update journal.conflict c
+     set data = null, stood_data = null, erased = true
+   where c.journal_id = of_journal
+     and c.collection = of_collection
+     and (c.atom = of_atom or c.copy = of_atom)
+     and not c.erased;
+  get diagnostics blanked = row_count;
+  return blanked;
+end
+$$;

@@ -10,6 +10,7 @@ begin
   end if;
   perform set_config('journal.door', 'remove', true);
   perform 1 from journal.head h where h.journal_id = removed for update;
+  delete from journal.conflict where journal_id = removed;
   delete from journal.audit where journal_id = removed;
   delete from journal.operation where journal_id = removed;
   delete from journal.kept where journal_id = removed;

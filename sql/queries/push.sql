@@ -33,9 +33,24 @@ select c.journal_id, c.revision, c.chain
   from unnest($1, $2) as n (journal_id, revision)
   join journal.commit c using (journal_id, revision);
 
+-- When the commits of revisions were recorded, and what time it is, in microseconds since 1970. at is null where the commit
+-- was compacted away: what is below the horizon's own commit counts as gone, whether it was removed yet or not.
+prepare recorded_at (int[], bigint[]) as
+select n.journal_id, n.revision, (extract(epoch from c.committed_at) * 1000000)::bigint as at, t.now
+  from (select (extract(epoch from journal.now()) * 1000000)::bigint as now offset 0) t
+ cross join unnest($1, $2) as n (journal_id, revision)
+  join journal.head h on h.journal_id = n.journal_id
+  left join lateral (select c.first, c.committed_at
+                       from journal.commit c
+                      where c.journal_id = n.journal_id
+                        and c.revision >= greatest(n.revision, h.horizon)
+                      order by c.revision
+                      limit 1) c on c.first <= n.revision;
+
 -- Records a group: sql/functions/append.sql says what each argument is. Arrays of numbers come as the text of an
 -- array, which costs the caller a tenth of what an array does.
 prepare append (
+  text,
   text, text, bytea[], text, bytea[],
   text, text, text, text, text, timestamptz[], bytea[],
   text, text, text, text[], text, text[], text[], text,
@@ -45,14 +60,15 @@ prepare append (
   text, text, text, bytea[], text, text[],
   text, text[], bytea[], text, text[]) as
 select journal.append(
-  $1::int[], $2::bigint[], $3, $4::bigint[], $5,
-  $6::int[], $7::bigint[], $8::bigint[], $9::int[], $10::bigint[], $11, $12,
-  $13::int[], $14::bigint[], $15::int[], $16, $17::smallint[], $18, $19, $20::bigint[],
-  $21::boolean[], $22::int[], $23::int[], $24, $25::bigint[], $26::int[], $27::bigint[], $28::bigint[], $29, $30, $31,
-  $32::int[], $33::int[], $34, $35::bigint[], $36::bigint[],
-  $37::int[], $38::int[], $39, $40::bigint[],
-  $41::int[], $42::int[], $43::bigint[], $44, $45::smallint[], $46,
-  $47::int[], $48, $49, $50::smallint[], $51);
+  $1::json,
+  $2::int[], $3::bigint[], $4, $5::bigint[], $6,
+  $7::int[], $8::bigint[], $9::bigint[], $10::int[], $11::bigint[], $12, $13,
+  $14::int[], $15::bigint[], $16::int[], $17, $18::smallint[], $19, $20, $21::bigint[],
+  $22::boolean[], $23::int[], $24::int[], $25, $26::bigint[], $27::int[], $28::bigint[], $29::bigint[], $30, $31, $32,
+  $33::int[], $34::int[], $35, $36::bigint[], $37::bigint[],
+  $38::int[], $39::int[], $40, $41::bigint[],
+  $42::int[], $43::int[], $44::bigint[], $45, $46::smallint[], $47,
+  $48::int[], $49, $50, $51::smallint[], $52);
 
 -- Forgets what was answered before a moment, but for each client's last push: a client keeps the highest number that is
 -- forgotten, and what its last one said (an import goes on from there).

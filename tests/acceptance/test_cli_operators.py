@@ -31,6 +31,8 @@ async def synced(service: Harness) -> Harness:
     await service.pushed([update("todo", "a", {"m": 2}, unset=["n"]), delete("todo", "b")], base=base)
     await service.pushed([insert("todo", "c"), insert("todo", "a", {"mine": 1})], client=PHONE, push=2)
     await service.pushed([insert("todo", "d"), insert("todo", "e")])
+    kept = update("todo", "a", {"m": 3}, unset=["x"])
+    await service.pushed([kept], base=base, client=PHONE, push=3, on_conflict="both")
     await service.deltas(base, client=PHONE)
     await service.deltas((await service.head())["cursor"], client=TABLET)
     return service
@@ -86,6 +88,11 @@ async def audited(service: Harness) -> list[Json]:
         ("restored", "j", "--yes"),
         ("restored", "--all", "--yes"),
         ("erase", "j", "todo", "a", "--yes"),
+        ("conflicts", "j"),
+        ("conflicts", "j", "--state", "all", "--client", PHONE, "--limit", "1"),
+        ("conflicts", "j", "1"),
+        ("settle", "j", "1", "--keep", "server", "--yes"),
+        ("settle", "j", "1", "--keep", "both", "--atom", "a copy", "--yes"),
         ("audit", "j"),
         ("export", "j"),
     ],
@@ -126,6 +133,15 @@ async def test_every_command_that_operates_speaks_to_people_and_to_programs(
         (("digest", "j", "--of", "data"), "--of"),
         (("audit", "j", "--by", "a\nb"), "printable"),
         (("erase", "j", "todo"), "ATOM"),
+        (("conflicts", "j", "first"), "no conflict"),
+        (("conflicts", "j", "1", "--state", "all"), "--state"),
+        (("conflicts", "j", "--state", "mine"), "--state"),
+        (("settle", "j", "1"), "--keep"),
+        (("settle", "j", "--keep", "server"), "ID"),
+        (("settle", "j", "1", "--keep", "mine"), "--keep"),
+        (("settle", "j", "1", "--keep", "both"), "--atom"),
+        (("settle", "j", "1", "--keep", "client", "--atom", "x"), "--atom"),
+        (("settle", "j", "1", "--keep", "both", "--atom", "x\ny"), "no name of an atom"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -228,6 +244,7 @@ async def test_a_resync_of_nobody_is_a_slip_and_not_silence(synced: Harness) -> 
         ("restored", "j"),
         ("restored", "--all"),
         ("erase", "j", "todo", "a"),
+        ("settle", "j", "1", "--keep", "client"),
         ("clients", "j", "--forget", PHONE),
     ],
     ids=" ".join,
@@ -407,9 +424,35 @@ async def test_erase_shows_what_goes_and_says_who_may_hold_it(synced: Harness) -
     assert nothing.code == 1
     assert "no such atom ever lived" in nothing.err
     assert "the data of 2 changes in j is blanked for ever" in told.err
-    assert "from 2 changes and 1 kept outcome" in told.out
+    assert "from 2 changes and 2 kept outcomes" in told.out
+    assert "1 kept conflict lost what it was about" in told.out
     assert "backups" in told.out
     assert [change.get("data") for change in history] == [None, None, None]
+
+
+async def test_a_conflict_is_looked_at_and_settled_once(synced: Harness) -> None:
+    change = update("todo", "a", {"m": "[bold]4"})
+    base = (await synced.call("GET", "j/changes?since=0&limit=1")).json["cursor"]
+    await synced.pushed([change], base=base, client=PHONE, push=4, on_conflict="both")
+
+    listed = await done("conflicts", "j", "--url", synced.url)
+    shown = await done("conflicts", "j", "1", "--url", synced.url)
+    declined = await at_terminal("n", "settle", "j", "2", "--keep", "client", "--url", synced.url)
+    settled = await at_terminal("y", "settle", "j", "2", "--keep", "client", "--by", "ada", "--url", synced.url)
+    again = await done("settle", "j", "2", "--keep", "client", "--url", synced.url)
+    other = await journal("settle", "j", "2", "--keep", "server", "--url", synced.url)
+    left = await done("conflicts", "j", "--json", "--url", synced.url)
+
+    assert [line.split()[0] for line in listed.out.splitlines()] == ["id", "2", "1"]
+    assert "[bold]4" in listed.out
+    for fact in ("todo a", PHONE, "push 3", '{"m": 3}', "−x", "revision 4"):
+        assert fact in shown.out
+    assert (declined.code, "[bold]4" in declined.err) == (1, True)
+    assert settled.code == 0
+    assert settled.out == again.out
+    assert "settled otherwise" in other.err
+    assert [one["id"] for one in left.json["conflicts"]] == ["1"]
+    assert [(deed["by"], deed["action"]) for deed in await audited(synced)] == [("ada", "settle")]
 
 
 RUNBOOK = (ROOT / "docs" / "operations.md").read_text()

@@ -355,6 +355,22 @@ async def test_an_operator_erases_an_atom_once_its_name_is_typed_twice(console: 
     assert await console.page.title() == "j · journal console"
 
 
+async def test_the_audit_log_says_how_conflicts_were_settled(console: Console) -> None:
+    for keep in ({"keep": "server"}, {"keep": "client"}, {"keep": "both", "atom": f"{NASTY} 2"}):
+        conflict = [insert("person", NASTY, {"mine": str(keep)})]
+        await console.service.pushed([insert("person", NASTY)])
+        kept = (await console.service.pushed(conflict, on_conflict="both"))["outcomes"][0]["kept"]
+        await console.service.call("POST", f"j/conflicts/{kept}", json=keep)
+    await console.open()
+
+    both, client, server = (console.page.locator(".audit tbody tr").nth(place) for place in range(3))
+    await expect(both).to_contain_text(
+        f"conflict 3 about {NASTY} of person settled: both, the client's version as {NASTY} 2"
+    )
+    await expect(client).to_contain_text("settled: the client's version")
+    await expect(server).to_contain_text("settled: what stands stays")
+
+
 # Another PostgreSQL.
 
 

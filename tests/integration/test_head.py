@@ -120,5 +120,5 @@ async def test_what_the_service_can_do_is_told(service: Harness) -> None:
 
     assert about["version"] == 1
     assert about["limits"]["changes"] == 10_000
-    assert set(about["policies"]) >= {"server", "merge", "client"}
+    assert about["policies"] == ["server", "merge", "client", "newest", "both"]
     assert about["forms"] == ["application/json", "application/x-ndjson", "application/msgpack"]

@@ -118,7 +118,7 @@ async def take_numbers(connection: Connection, *atoms: str, j: str = "j") -> lis
 async def append(connection: Connection, **columns: Sequence[Any]) -> None:
     """journal.append with arguments by name."""
     names = ", ".join(f"{name} => ${place}" for place, name in enumerate(columns, 1))
-    await connection.execute(f"select journal.append({names})", *columns.values())
+    await connection.execute(f"select journal.append(conflicts => null, {names})", *columns.values())
 
 
 # Readers: each change of these tests inserts an atom of its own, so that everything up to a revision can be counted.

@@ -71,6 +71,24 @@ async def test_every_key_and_index_that_a_request_uses_begins_with_the_journal(c
     assert {row["index"]: row["column"] for row in rows} == {row["index"]: "journal_id" for row in rows}
 
 
+async def test_a_process_of_the_version_before_goes_on_recording_beside_this_one(connection: Any) -> None:
+    """The function that it calls stays in a database that was migrated; a call that fits both would be refused."""
+    arguments = await connection.fetchval("select pg_get_function_arguments('journal.append'::regproc)")
+    types = await connection.fetchval(
+        "select array(select unnest(proargtypes::regtype[])::text) from pg_proc where oid = 'journal.append'::regproc"
+    )
+    before = arguments.removeprefix("conflicts json, ")
+    assert (before != arguments, len(types)) == (True, 52)
+    body = "returns text language sql as $$ select 'the old one' $$"
+    await connection.execute(f"create function journal.append({before}) {body}")
+
+    old = await connection.fetchval(f"select journal.append({', '.join(f'null::{name}' for name in types[1:])})")
+    new = await connection.prepare(QUERY["append"])
+
+    assert old == "the old one"
+    assert [attribute.type.name for attribute in new.get_attributes()] == ["timestamptz"]
+
+
 @pytest.mark.parametrize(
     "statement", ["update journal.{} set chain = chain", "delete from journal.{}", "truncate journal.{}"]
 )
@@ -129,6 +147,14 @@ PLANS = {
     "changes_end(7, 9000, 100)": {"commit_pkey"},
     "commit_lines(7, 9000, 9100)": {"commit_pkey", "change_pkey"},
     "chains_at(array[7, 7], array[100, 500])": {"commit_pkey"},
+    "recorded_at(array[7, 7], array[101, 500])": {"commit_pkey", "head_pkey"},
+    "conflicts_kept(array[7, 8])": {"conflict_pkey"},
+    "conflicts_before(7, 400, 'open', null, 101, 1000)": {"conflict_open"},
+    "conflicts_before(7, 400, 'settled', null, 101, 1000)": {"conflict_settled"},
+    "conflicts_before(7, null, 'all', null, 101, 1000)": {"conflict_pkey"},
+    "conflicts_before(7, 400, 'all', '00000000-0000-4000-8000-000000000000', 101, 1000)": {"conflict_client"},
+    "conflict_by_id(7, 400)": {"conflict_pkey"},
+    "settle_conflict(7, 400, 'server', null, null, 'x')": {"conflict_open"},
     "atoms_named(array[7, 7], array[1, 2], array['7', '8'])": {"atom_pkey"},
     "clients_named(array[7], array['00000000-0000-4000-8000-000000000000'::uuid])": {"client_journal_id_name_key"},
     "pushes_decided(array[7], array[1], array[3])": {"push_pkey"},
@@ -154,7 +180,7 @@ PLANS = {
 # What reads a table whole for its journal, or is asked by operators and now and then.
 SELDOM = {
     "heads_after", "lock_heads", "create_journal", "remove_journal", "set_policy", "append", "snapshot_lines",
-    "resync", "begin_epoch", "see", "compactable", "below", "raise_horizon", "sweep_record",
+    "erase_conflicts", "resync", "begin_epoch", "see", "compactable", "below", "raise_horizon", "sweep_record",
     "sweep_tombstones", "keep", "erase", "answers_telling", "change_push", "change_key", "note", "begin_operation",
     "tell_operation", "stats", "server", "remember_server",
     "atoms_in_order",
@@ -182,6 +208,10 @@ insert into journal.audit (journal_id, at, by, action, detail)
   select j, now(), 'x', 'x', '{}' from generate_series(1, 20) j, generate_series(1, 200) n;
 insert into journal.operation (journal_id, id, kind, asked, by, begun_at, seen_at)
   select j, gen_random_uuid(), 'x', '{}', 'x', now(), now() from generate_series(1, 20) j, generate_series(1, 200) n;
+insert into journal.conflict (journal_id, id, op, collection, atom, client, place, at, keep, settled_by, settled_at)
+  select j, n, 'delete', 'todo', n::text, gen_random_uuid(), 0, now(), case when n % 2 = 0 then 'server' end,
+         case when n % 2 = 0 then 'x' end, case when n % 2 = 0 then now() end
+    from generate_series(1, 20) j, generate_series(1, 500) n;
 insert into journal.commit (journal_id, revision, first, epoch, committed_at, chain)
   select j, n, n - 1, '\\x0123456789ab', now(), sha256('x')
     from generate_series(1, 20) j, generate_series(2, 10000, 2) n;

@@ -3,33 +3,26 @@
 import asyncio
 import itertools
 import json
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from random import Random
+from secrets import token_hex
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import aiohttp
 import asyncpg
 import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from journal.config import Limits, Memory
+from journal.config import Memory
 from journal.core.cursor import parse
 from journal.service.writer import Writer
-from journal.store import places, record
+from journal.store import reading, record
 from tests import oracle
-from tests.conftest import new_database
-from tests.harness import Harness, Json, Reply, blocked_on_lock, delete, eventually, insert, put, serving, update
-from tests.integration.test_bad_input import NO_CURSORS, faults
-from tests.postgres import Server
-from tests.property.test_against_oracle import ATOMS, COLLECTIONS, Replica, World
-from tests.property.test_against_oracle import servers as servers
-from tests.proxy import Proxy, proxied
+from tests.harness import Harness, Json, Reply, blocked_on_lock, delete, insert, serving, update
+from tests.integration.test_bad_input import faults
+from tests.proxy import proxied
 
 ME, YOU = str(UUID(int=1)), str(UUID(int=2))
 FORGETFUL = Memory(ring_changes=0)
@@ -184,10 +177,10 @@ async def test_it_is_not_kept_by_anybody_and_never_304(service: Harness) -> None
 
 
 @pytest.mark.parametrize("memory", [Memory(), Memory(answer_bytes=1000)])
-async def test_a_large_answer_is_compressed(database: str, tmp_path: Path, memory: Memory) -> None:
+async def test_a_large_answer_is_compressed_once(database: str, tmp_path: Path, memory: Memory) -> None:
     async with serving(database, tmp_path, memory=memory) as service:
         await service.create("j")
-        changes = [insert("todo", f"{n}") for n in range(100)]
+        changes = [insert("todo", f"{n}", {"some": token_hex(100)}) for n in range(1000)]
 
         body = {"since": 0, "changes": changes, "get": {"todo": ["5"]}}
         headers = {"Accept-Encoding": "zstd", "If-None-Match": "*"}
@@ -199,7 +192,7 @@ async def test_a_large_answer_is_compressed(database: str, tmp_path: Path, memor
     assert (response.status, response.headers["Content-Encoding"]) == (200, "zstd")
     assert "ETag" not in response.headers
     answer = json.loads(zstandard.ZstdDecompressor().decompressobj().decompress(coded))
-    assert (len(answer["outcomes"]), len(answer["deltas"]), answer["atoms"]["todo"]["5"]["revision"]) == (100, 100, 6)
+    assert (len(answer["outcomes"]), len(answer["deltas"]), answer["atoms"]["todo"]["5"]["revision"]) == (1000, 1000, 6)
 
 
 async def test_only_the_collections_that_are_asked_for_are_told(service: Harness) -> None:
@@ -360,14 +353,13 @@ async def test_deltas_and_atoms_are_of_one_moment(service: Harness, monkeypatch:
     """Somebody records after the deltas were read and before the atoms are."""
     at = await pushed(service, insert("todo", "a", {"n": 1}))
     await pushed(service, update("todo", "a", {"n": 2}), base=at)
-    copy_lookup = places.copy_lookup
+    copy_deltas = reading.copy_deltas
 
-    async def later(*asked: Any) -> None:
-        monkeypatch.setattr(places, "copy_lookup", copy_lookup)
+    async def copied(*asked: Any, **members: Any) -> None:
+        await copy_deltas(*asked, **members)
         await pushed(service, update("todo", "a", {"n": 3}), insert("todo", "late"), on_conflict="client")
-        await copy_lookup(*asked)
 
-    monkeypatch.setattr(places, "copy_lookup", later)
+    monkeypatch.setattr(reading, "copy_deltas", copied)
     answer = await synced(service, at, [insert("todo", "mine")], get={"todo": ["a", "late", "mine"]})
 
     assert (answer["head"], answer["revision"], (await service.head())["head"]) == (3, 3, 5)
@@ -411,7 +403,7 @@ async def test_a_replay_of_what_another_process_recorded_is_not_told_less_than_t
         await deaf.create("j")
         at = await pushed(deaf, insert("todo", "a"))
         proxy.stall(b"journal listen")
-        body: Json = {"client": ME, "push": 1, "changes": [insert("todo", "b")]}
+        body: Json = {"client": ME, "push": 1, "changes": [insert("new", "b")]}
         first = await synced(other, at, **body)
 
         again = await synced(deaf, at, **body)
@@ -525,6 +517,19 @@ async def test_trap_23_in_a_round_it_is_the_base_that_must_not_be_below_a_floor(
 
     assert (reply.status, reply.json["reason"]) == (410, "operator")
     assert (await service.head())["head"] == 6
+
+
+async def test_a_floor_for_the_client_of_a_round_counts_though_the_push_names_nobody(service: Harness) -> None:
+    at = await pushed(service, insert("todo", "a"))
+    for n in range(3):
+        await pushed(service, insert("todo", f"{n}"))
+    cursor = (await synced(service, at, client=ME, limit=1))["cursor"]
+    await resync(service, client=ME)
+
+    reply = await sync(service, cursor, [insert("todo", "mine")])
+
+    assert (reply.status, reply.json["reason"]) == (410, "operator")
+    assert (await service.head())["head"] == 5
 
 
 async def test_trap_18_a_cursor_that_another_process_gave_is_never_refused_by_memory(
@@ -877,363 +882,3 @@ async def test_no_query_reaches_the_database_for_a_sync_of_who_is_up_to_date(ser
     assert [answer["deltas"] for answer in idle] == [[], []]
     assert told(behind) == [("insert", "b")]
     assert (pushing.status, looking.status) == (503, 503)
-
-
-# Exactly once, whatever breaks.
-
-
-@pytest.fixture
-async def proxy(database: str) -> AsyncIterator[Proxy]:
-    """What stands between a service and its database."""
-    async with proxied(database) as running:
-        yield running
-
-
-@pytest.mark.parametrize("is_let_through", [False, True])
-async def test_p6_a_sync_whose_backend_dies_while_it_is_recorded_is_recorded_once(
-    proxy: Proxy, tmp_path: Path, is_let_through: bool
-) -> None:
-    async with serving(proxy.dsn, tmp_path, poll_s=3600.0) as service:
-        await service.create("j")
-        at = await pushed(service, insert("todo", "a"))
-        body: Json = {"client": ME, "push": 1, "changes": [insert("todo", "b", {"mark": "this one"})]}
-        proxy.trap(b"this one", is_let_through=is_let_through)
-
-        answer = await synced(service, at, **body)
-        again = await synced(service, at, **body)
-
-        assert proxy.sprung.is_set()
-        assert answer["replayed"] is is_let_through
-        assert again == answer | {"replayed": True}
-        assert told(answer) == [("insert", "b")]
-        assert (await service.head())["head"] == 2
-
-
-async def test_p6_a_sync_whose_backend_dies_while_it_reads_is_answered_when_it_is_sent_again(
-    proxy: Proxy, tmp_path: Path
-) -> None:
-    async with serving(proxy.dsn, tmp_path, memory=FORGETFUL, poll_s=3600.0) as service:
-        await service.create("j")
-        at = await pushed(service, insert("todo", "a"))
-        body: Json = {"client": ME, "push": 1, "changes": [insert("todo", "b")]}
-        proxy.trap(b"COPY", is_let_through=True, of=b"journal read")
-
-        broken = await sync(service, at, **body)
-        again = await synced(service, at, **body)
-
-        assert proxy.sprung.is_set()
-        assert (broken.status, broken.json["code"]) == (503, "unavailable")
-        assert (again["replayed"], again["revision"], told(again)) == (True, 2, [("insert", "b")])
-        assert (await service.head())["head"] == 2
-
-
-async def test_p6_backends_are_terminated_all_the_time_and_nothing_is_lost_or_twice(
-    database: str, tmp_path: Path
-) -> None:
-    """Each client sends its sync until it is answered, and ends with what the server has."""
-
-    class Syncing:
-        def __init__(self, service: Harness) -> None:
-            self.service, self.id, self.cursor = service, str(uuid4()), "0"
-            self.data: oracle.State = {}
-
-        async def round(self, number: int) -> None:
-            changes = [put("todo", f"{self.id}-{number}", {"n": number}, if_data=None)]
-            while True:
-                reply = await sync(self.service, self.cursor, changes, client=self.id, push=number, limit=7)
-                if reply.status == 200:
-                    break
-                assert reply.status == 503, reply.body
-                await asyncio.sleep(0.01)
-            oracle.apply(self.data, reply.json["deltas"])
-            self.cursor = reply.json["cursor"]
-
-        async def rest(self) -> str:
-            while True:
-                reply = await sync(self.service, self.cursor)
-                if reply.status == 200:
-                    oracle.apply(self.data, reply.json["deltas"])
-                    self.cursor = reply.json["cursor"]
-                    if not reply.json["more"]:
-                        return str(reply.json["digest"])
-                await asyncio.sleep(0.01)
-
-    async def terminating() -> None:
-        connection = await asyncpg.connect(database, server_settings={"application_name": "test"})
-        try:
-            while True:
-                await connection.execute(
-                    "select pg_terminate_backend(pid) from pg_stat_activity"
-                    " where datname = current_database() and application_name like 'journal%' order by random() limit 2"
-                )
-                await asyncio.sleep(0.1)
-        finally:
-            await connection.close()
-
-    async with serving(database, tmp_path) as one, serving(database, tmp_path, memory=FORGETFUL) as two:
-        await one.create("j")
-        clients = [Syncing([one, two][n % 2]) for n in range(6)]
-        killer = asyncio.create_task(terminating())
-        try:
-            for number in range(1, 16):
-                await asyncio.gather(*(client.round(number) for client in clients))
-        finally:
-            killer.cancel()
-            await asyncio.gather(killer, return_exceptions=True)
-
-        async def heads_are_even() -> bool:
-            heads = [await service.call("GET", "j") for service in (one, two)]
-            return all(head.status == 200 and head.json["head"] == 90 for head in heads)
-
-        await eventually(heads_are_even)
-        digests = {await client.rest() for client in clients}
-        pushes = await one.query("select client_id, push from journal.commit")
-
-    assert Counter((row["client_id"], row["push"]) for row in pushes) == {
-        (client, number): 1 for client in range(1, 7) for number in range(1, 16)
-    }
-    assert digests == {oracle.digest(client.data) for client in clients}
-    assert {len(client.data) for client in clients} == {90}
-
-
-# What is wrong in a body.
-
-CHANGE = insert("todo", "b")
-WRONG: dict[str, tuple[Any, set[str]]] = {
-    "no object": ([], {""}),
-    "nothing": ({}, {"/since"}),
-    "a since that is null": ({"since": None}, {"/since"}),
-    "a since that is a list": ({"since": ["0"]}, {"/since"}),
-    "a since that is true": ({"since": True}, {"/since"}),
-    "a negative since": ({"since": -1}, {"/since"}),
-    "a since of 2^53": ({"since": 2**53}, {"/since"}),
-    "a since with a fraction": ({"since": 1.5}, {"/since"}),
-    "a bare revision of a client": ({"since": 1, "client": ME}, {"/since"}),
-    "wait": ({"since": 0, "wait": 1}, {"/wait"}),
-    "until": ({"since": 0, "until": 1}, {"/until"}),
-    "a slip of the pen": ({"since": 0, "colections": ["a"]}, {"/colections"}),
-    "a limit of 0": ({"since": 0, "limit": 0}, {"/limit"}),
-    "a limit beyond": ({"since": 0, "limit": 100_001}, {"/limit"}),
-    "a limit as text": ({"since": 0, "limit": "10"}, {"/limit"}),
-    "collections as text": ({"since": 0, "collections": "a,b"}, {"/collections"}),
-    "no collections": ({"since": 0, "collections": []}, {"/collections"}),
-    "names that are none": ({"since": 0, "collections": ["a", "a,b", ""]}, {"/collections/1", "/collections/2"}),
-    "a get that is a list": ({"since": 0, "get": ["a"]}, {"/get"}),
-    "a get of text": ({"since": 0, "get": {"todo": "a"}}, {"/get/todo"}),
-    "atoms that are none": ({"since": 0, "get": {"a,b": ["x"], "todo": ["", "a", 1]}},
-                            {"/get/a,b", "/get/todo/0", "/get/todo/2"}),
-    "a push of nobody": ({"since": 0, "push": 1}, {"/client"}),
-    "a client that is none": ({"since": 0, "client": "me"}, {"/client"}),
-    "a base that is none": ({"since": 0, "base": "0"}, {"/base"}),
-    "a change's base without a cursor": ({"since": 0, "changes": [CHANGE | {"base": 1}]}, {"/changes/0/base"}),
-    "changes that are none": ({"since": 0, "changes": None}, {"/changes"}),
-    "an update of nothing": ({"since": 0, "changes": [{"op": "update", "collection": "t", "atom": "a"}]},
-                             {"/changes/0"}),
-    "all of it": ({"since": "x", "limit": 100_001, "collections": [","], "get": {"todo": [""]}, "push": 1, "base": "x",
-                   "changes": [{"op": "insert", "collection": "a,b", "atom": ""}], "x": 1},
-                  {"/since", "/limit", "/collections/0", "/get/todo/0", "/client", "/base", "/changes/0/collection",
-                   "/changes/0/atom", "/changes/0/data", "/x"}),
-    "what only the service knows": ({"since": "x", "limit": 100_001, "push": 1, "changes": [CHANGE | {"base": 1},
-                                     {"op": "insert", "collection": "t", "atom": "a"}]},
-                                    {"/since", "/limit", "/client", "/changes/1/data"}),
-    "a client's bare revision and a change": ({"since": 1, "client": ME, "changes": [CHANGE | {"atom": ""}]},
-                                              {"/since", "/changes/0/atom"}),
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-async def untouched(
-    postgres: Server, template: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Harness]:
-    """The service on a database that no test with it changes."""
-    async with (
-        new_database(postgres, template) as dsn,
-        serving(dsn, tmp_path_factory.mktemp("sync"), limits=Limits(lookup_atoms=20, changes=20)) as running,
-    ):
-        await running.create("j")
-        await running.pushed([insert("todo", "a")])
-        yield running
-        assert (await running.head())["head"] == 1, "something was recorded"
-        assert await running.query("select from journal.client union all select from journal.push") == []
-
-
-@pytest.mark.parametrize(("body", "pointers"), WRONG.values(), ids=WRONG.keys())
-async def test_what_is_wrong_in_a_sync_is_pointed_at(untouched: Harness, body: Any, pointers: set[str]) -> None:
-    assert set(faults(await untouched.call("POST", "j/sync", json=body))) == pointers
-
-
-@pytest.mark.parametrize("text", NO_CURSORS)
-async def test_a_cursor_that_is_none_is_told_so(untouched: Harness, text: str) -> None:
-    assert set(faults(await sync(untouched, text))) == {"/since"}
-    assert set(faults(await sync(untouched, text, [CHANGE]))) == {"/since"}
-    assert set(faults(await sync(untouched, 0, [CHANGE], base=text))) == {"/base"}
-
-
-async def test_a_slip_of_the_pen_is_met_with_a_suggestion(untouched: Harness) -> None:
-    told = faults(await sync(untouched, 0, colections=["a"], until=3))
-
-    assert 'did you mean "collections"?' in told["/colections"]
-    assert "since" in told["/until"]
-
-
-async def test_sizes_have_limits_that_are_told(untouched: Harness) -> None:
-    none = {"op": "delete", "collection": "todo", "atom": "none", "if_data": None}
-
-    replies = [
-        await sync(untouched, 0, [none] * 21),
-        await sync(untouched, 0, get={"todo": [f"{n}" for n in range(11)], "note": [f"{n}" for n in range(10)]}),
-    ]
-    just = await sync(untouched, 0, [none] * 20, get={"todo": [f"{n}" for n in range(20)]})
-
-    assert [reply.status for reply in replies] == [413, 413]
-    assert [(e["pointer"], e["limit"]) for reply in replies for e in reply.json["errors"]] == [
-        ("/changes", 20),
-        ("/get", 20),
-    ]
-    assert (just.status, len(just.json["outcomes"]), len(just.json["atoms"]["todo"])) == (200, 20, 20)
-
-
-async def test_what_is_wrong_around_a_sync_is_told(untouched: Harness) -> None:
-    body: Json = {"since": 0}
-
-    assert set(faults(await untouched.call("POST", "j/sync?since=0", json=body))) == {"/since"}
-    assert (await untouched.call("POST", "none/sync", json=body)).json["code"] == "journal_not_found"
-    assert (await untouched.call("POST", "none/sync", json=body | {"changes": [CHANGE]})).status == 404
-    assert (await untouched.call("GET", "j/sync")).headers["Allow"] == "POST"
-    assert (await untouched.call("POST", "j/sync", data=b"{}", headers={"Content-Type": "text/plain"})).status == 415
-    assert set(faults(await untouched.call("POST", "j/sync", json=body, headers={"Idempotency-Key": "x" * 256}))) == {
-        ""
-    }
-
-
-async def test_trap_13_what_cannot_be_kept_is_refused(untouched: Harness) -> None:
-    headers = {"Content-Type": "application/json"}
-    texts = {
-        '{"since": 0, "get": {"todo": ["a\\u0000"]}}': "/get/todo/0",
-        '{"since": 0, "since": 1}': "/since",
-        '{"since": 0, "changes": [{"data": {"x": 9007199254740993}}]}': "/changes/0/data/x",
-    }
-
-    for text, pointer in texts.items():
-        assert pointer in faults(await untouched.call("POST", "j/sync", data=text, headers=headers))
-
-
-# Against the oracle.
-
-
-class Syncing(World):
-    """Clients that push and pull by syncs, each with a count of its pushes."""
-
-    def __init__(self, servers: Any, j: str, epoch: str) -> None:
-        super().__init__(servers, j, epoch)
-        self.numbers: Counter[str] = Counter()
-
-    async def take(self, seed: int) -> None:
-        r = Random(seed)
-        if r.random() < 0.2:
-            await self.push(r)
-        else:
-            await self.sync_in_one(r, r.choice(self.replicas), self.changes(r))
-
-    def changes(self, r: Random) -> list[Json]:
-        return [self.change(r) for _ in range(r.choice([0, 0, 1, 1, 2, 3]))]
-
-    async def sync_in_one(self, r: Random, replica: Replica, changes: list[Json], *, is_last: bool = False) -> Json:
-        server = r.choice(self.servers)
-        get = {name: r.sample(ATOMS, 2) for name in r.sample(COLLECTIONS, 2)} if is_last or r.random() < 0.3 else None
-        body: Json = {"since": replica.cursor, "on_conflict": "client", "limit": r.choice([1, 2, 3, 100])}
-        body |= {"changes": changes} if changes else {}
-        body |= {"get": get} if get is not None else {}
-        body |= {"client": replica.client} if replica.client else {}
-        body |= {"collections": sorted(replica.collections)} if replica.collections is not None else {}
-        if changes and replica.client:
-            self.numbers[replica.client] += 1
-            body["push"] = self.numbers[replica.client]
-
-        before = self.oracle.head
-        if changes:
-            self.oracle.push(changes, replica.client)
-        reply = await server.call("POST", f"{self.j}/sync", json=body)
-        assert reply.status == 200, reply.body
-        if "push" in body and r.random() < 0.3:
-            again = await r.choice(self.servers).call("POST", f"{self.j}/sync", json=body)
-            assert is_replay(again, reply)
-        answer = reply.json
-        if changes:
-            self.check_pushed(answer, before)
-            if self.oracle.head > before:
-                self.cursors[self.oracle.head] = (await server.head(self.j))["cursor"]
-            assert answer["head"] == self.oracle.head
-        else:
-            assert not answer.keys() & OF_PUSH
-        assert get is None or answer["head"] == self.oracle.head
-        self.check_deltas(replica, answer)
-        if get is not None:
-            self.check_atoms(get, answer)
-        return answer
-
-    def check_pushed(self, answer: Json, before: int) -> None:
-        is_recorded = self.oracle.head > before
-        assert answer["first"] == (before + 1 if is_recorded else None)
-        assert answer["revision"] == (self.oracle.head if is_recorded else None)
-        recorded = [o["revision"] for o in answer["outcomes"] if o["status"] in ("applied", "merged")]
-        assert recorded == list(range(before + 1, self.oracle.head + 1))
-
-    def check_deltas(self, replica: Replica, answer: Json) -> None:
-        """One page that is a whole round is the oracle's; any round ends with the oracle's state."""
-        is_whole = ":base=" not in replica.cursor and not answer["more"]
-        start = int(replica.cursor.split(":")[1]) if ":" in replica.cursor else 0
-        assert answer["since"] == start
-        oracle.apply(replica.data, answer["deltas"])
-        replica.cursor = answer["cursor"]
-        if is_whole:
-            expected = self.oracle.deltas(start, answer["until"], replica.collections, replica.client)
-            state = self.oracle.state(answer["until"])
-            deltas = {(delta["collection"], delta["atom"]): oracle.told(delta) for delta in answer["deltas"]}
-            assert len(deltas) == len(answer["deltas"])
-            assert deltas.keys() >= expected.keys()
-            for key, delta in deltas.items():
-                if key not in expected:
-                    assert delta.op == "delete"
-                    assert key not in state
-                else:
-                    wanted = expected[key]._replace(revisions=())
-                    assert delta == wanted or delta._replace(op="insert") == wanted
-        if not answer["more"]:
-            self.check(replica, answer)
-
-    def check_atoms(self, get: dict[str, list[str]], answer: Json) -> None:
-        state = self.oracle.state(answer["head"])
-        for collection, names in get.items():
-            for name in names:
-                held, found = state.get((collection, name)), answer["atoms"][collection][name]
-                assert (held is None) == (found is None)
-                if held is not None:
-                    assert found["revision"] == held.revision
-                    assert oracle.comparable(found["data"]) == oracle.comparable(held.data)
-
-
-_numbers = itertools.count()
-
-
-@given(st.lists(st.integers(0, 2**32), min_size=15, max_size=30))
-@settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@pytest.mark.timeout(600)
-async def test_p3_p6_p10_clients_that_sync_are_told_what_the_oracle_says_and_end_alike(
-    servers: list[Harness], seeds: list[int]
-) -> None:
-    j = f"s{next(_numbers)}"
-    world = Syncing(servers, j, (await servers[0].create(j))["epoch"])
-
-    for seed in seeds:
-        await world.take(seed)
-
-    for replica in world.replicas:
-        while (await world.sync_in_one(Random(0), replica, [], is_last=True))["more"]:
-            pass
-        expected = world.oracle.state(world.oracle.head, replica.collections)
-        assert oracle.comparable_state(replica.data) == oracle.comparable_state(expected)

@@ -1,7 +1,7 @@
 """Deciding against a model that knows nothing but the log: every change that was ever recorded, in order.
 
 The service compares an atom's and its fields' last revisions. The model has none of them: it looks through the log for
-what happened after a base, and folds it from the start for what stands.
+what happened after a base, and folds it from the start for what stands. Time goes on by TICK with each push.
 """
 
 import json
@@ -17,11 +17,15 @@ from journal.core.model import AtomState, Change, Current, Key, Op, Outcome, Pol
 from journal.errors import BaseRequired
 
 Fields = dict[str, Any]
+TICK = 10
 NO_DATA = object()  # as `if_data`: none was given
 
 
 class Sent(NamedTuple):
-    """A change as it is drawn. `back`: how many revisions below the head its base is; None: it has none."""
+    """A change as it is drawn. `back`: how many revisions below the head its base is; None: it has none.
+
+    `age`: how long before its push it was made; None: it does not say.
+    """
 
     op: Any
     atom: str
@@ -29,6 +33,7 @@ class Sent(NamedTuple):
     unset: tuple[str, ...]
     back: int | None
     if_data: Any
+    age: int | None
 
 
 class Drawn(NamedTuple):
@@ -50,11 +55,12 @@ CHANGES = st.builds(
     st.lists(st.sampled_from("xyz"), max_size=1).map(tuple),
     st.sampled_from([None, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6]),
     st.sampled_from([NO_DATA] * 3) | st.none() | FIELDS,
+    st.sampled_from([None, 0, 5, TICK, 2 * TICK, 25, 60]),
 )
 PUSHES = st.builds(
     Drawn,
     st.lists(CHANGES, min_size=1, max_size=4),
-    st.sampled_from(["server", "merge", "client"]),
+    st.sampled_from(["server", "merge", "client", "newest", "newest", "both"]),
     st.booleans(),
     st.none() | st.integers(1, 2),
     st.sampled_from([None] * 5) | st.integers(0, 4),
@@ -68,6 +74,9 @@ class Model:
         self.log: list[Change] = []
         self.states: dict[Key, AtomState] = {}  # the service's own
         self.horizon = 0
+        self.now = 0
+        self.times: list[int] = []  # when each change of the log was recorded
+        self.kept = 0
 
     @property
     def head(self) -> int:
@@ -87,6 +96,19 @@ class Model:
 
     def last(self, atom: str) -> int | None:
         return max((change.revision for change in self.log if change.atom == atom), default=None)
+
+    def changed_at(self, atom: str, until: int) -> int | None:
+        """When an atom was last changed at or below a revision, as far as the record tells."""
+        found = [change.revision for change in self.happened(atom, 0, until)]
+        is_told = found and found[-1] > self.horizon and ("c", atom) in self.states
+        return self.times[found[-1] - 1] if is_told else None
+
+    def is_younger(self, push: Push, change: PushChange, until: int) -> bool:
+        """Whether a change was made after the atom was last changed."""
+        if change.age is None:
+            return False
+        changed = self.changed_at(change.atom, until)
+        return changed is None or push.arrived - change.age > changed
 
     def compact(self, back: int) -> None:
         """Forget tombstones at or below the horizon, as the service does."""
@@ -127,6 +149,7 @@ def asked(sent: Sent, head: int) -> PushChange:
         else None
         if sent.if_data is None
         else json.dumps(sent.if_data).encode(),
+        age=sent.age,
     )
 
 
@@ -148,7 +171,7 @@ def expected(model: Model, push: Push, known: set[str], change: PushChange, star
         case _:
             return "baseless"
 
-    forced = push.on_conflict == "client"
+    forced = push.on_conflict == "client" or (push.on_conflict == "newest" and model.is_younger(push, change, start))
     conflict = "merged" if forced else "conflict"
     match change.op, stands:
         case "insert", None:
@@ -201,7 +224,17 @@ def overwritten(model: Model, change: Change, start: int) -> list[int]:
 
 
 def decision_of(model: Model, push: Push) -> Decision:
-    return decide(push, model.states, head=model.head, horizon=model.horizon, policies={}, atom_bytes=1000)
+    times = {("c", atom): at for atom in "ab" if (at := model.changed_at(atom, model.head)) is not None}
+    return decide(
+        push,
+        model.states,
+        head=model.head,
+        horizon=model.horizon,
+        policies={},
+        atom_bytes=1000,
+        times=times,
+        conflicts=model.kept,
+    )
 
 
 @given(st.lists(PUSHES, max_size=12))
@@ -211,7 +244,9 @@ def test_p9a_decisions_are_those_that_the_whole_log_gives(pushes: list[Drawn]) -
     for drawn in pushes:
         if drawn.compacted is not None:
             model.compact(drawn.compacted)
-        push = Push([asked(sent, model.head) for sent in drawn.changes], drawn.policy, drawn.is_atomic, drawn.client)
+        model.now += TICK
+        changes = [asked(sent, model.head) for sent in drawn.changes]
+        push = Push(changes, drawn.policy, drawn.is_atomic, drawn.client, arrived=model.now)
 
         try:
             decision = decision_of(model, push)
@@ -262,10 +297,23 @@ def see_what_was_decided(model: Model, push: Push, decision: Decision) -> None:
                 known.add(change.atom)
             see_what_was_recorded(model, push, change, new, outcome, start, known)
             model.log.append(new)
+            model.times.append(model.now)
         see_what_was_told(model, change, outcome)
     assert next(recorded, None) is None
     if not (push.is_atomic and is_failed):
         see_the_state(model, decision, start)
+        see_what_is_kept(model, push, decision)
+
+
+def see_what_is_kept(model: Model, push: Push, decision: Decision) -> None:
+    """Under `both` each conflict, once, with what it was told; else nothing."""
+    ended = [place for place, outcome in enumerate(decision.outcomes) if outcome.status == "conflict"]
+    assert [conflict.place for conflict in decision.conflicts] == (ended if push.on_conflict == "both" else [])
+    for conflict in decision.conflicts:
+        model.kept += 1
+        outcome = decision.outcomes[conflict.place]
+        assert (conflict.id, outcome.kept) == (model.kept, str(model.kept))
+        assert (conflict.change, conflict.stood) == (push.changes[conflict.place], outcome.current)
 
 
 def see_what_was_recorded(
@@ -278,7 +326,9 @@ def see_what_was_recorded(
         assert (new.data, new.unset) == (change.data, change.unset)
     if push.on_conflict == "client":
         return
-    # P9a: nothing is written over that the sender had not seen.
+    # P9a: nothing is written over that the sender had not seen, or under `newest` that is not older than the change.
+    if push.on_conflict == "newest" and model.is_younger(push, change, start):
+        return
     if change.if_data is not UNSET:
         assert new.op is Op.INSERT or model.stands(change.atom) == json.loads(change.if_data or b"null")
     elif change.atom not in known:

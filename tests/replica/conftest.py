@@ -29,11 +29,12 @@ async def opened(service: Harness, tmp_path: Path) -> AsyncIterator[Opener]:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The paths of all requests that clients of this process make."""
+    """The paths of all requests that replicas of this process make."""
     request, paths = aiohttp.ClientSession._request, list[str]()
 
     async def noted(self: aiohttp.ClientSession, method: str, url: Any, **arguments: Any) -> Any:
-        paths.append(str(URL(url).path))
+        if "User-Agent" in self.headers:  # the harness has none of its own
+            paths.append(str(URL(url).path))
         return await request(self, method, url, **arguments)
 
     monkeypatch.setattr(aiohttp.ClientSession, "_request", noted)

@@ -15,11 +15,14 @@ async def contents(replica: Replica, collection: str = "todo") -> Json:
 
 
 async def at_server(service: Harness) -> Json:
-    """The same at the server, by collection."""
-    found: Json = {}
-    for line in (await service.snapshot())[1:-1]:
-        found.setdefault(line["collection"], {})[line["atom"]] = line["data"]
-    return found
+    """The same at the server now, by collection."""
+    listed = (await service.call("GET", "j/manifest?limit=10000")).json["atoms"]
+    names: dict[str, list[str]] = {}
+    for entry in listed:
+        names.setdefault(entry["collection"], []).append(entry["atom"])
+    found = (await service.call("POST", "j/lookup", json={"get": names})).json["atoms"]
+    held = {name: {atom: there["data"] for atom, there in atoms.items() if there} for name, atoms in found.items()}
+    return {name: atoms for name, atoms in held.items() if atoms}
 
 
 async def test_what_was_written_is_there_at_once_and_at_the_server_after_a_sync(

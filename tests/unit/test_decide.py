@@ -2,7 +2,8 @@
 
 A cell says what is recorded: `insert`, `replace`, `update`, `delete`. A `*` behind it: the sender is told `merged`
 and what stands, else `applied`. `unchanged*` and `conflict` carry what stands, `unchanged` does not; `conflict:null`
-and `unchanged:null` say that nothing does.
+and `unchanged:null` say that nothing does. `newest` is `server` or `client`, by the time; `both` is `server`, and what
+ends as a conflict is kept.
 """
 
 import json
@@ -13,11 +14,12 @@ import msgspec
 import pytest
 from msgspec import UNSET, Raw
 
-from journal.core.decide import Decision, decide
-from journal.core.model import AtomState, Change, Current, Key, Op, Outcome, Policy, Push, PushChange
+from journal.core.decide import LATEST, Decision, decide
+from journal.core.model import AtomState, Change, Conflict, Current, Key, Op, Outcome, Policy, Push, PushChange
 from journal.errors import BaseRequired
 
 HEAD, BASE = 20, 10
+ARRIVED, CHANGED = 1_000_000, 400_000  # when the push came in, and when the server last changed the atom
 STANDS = {"title": "theirs", "cost": 1}
 KEY: Key = ("todo", "a")
 
@@ -56,15 +58,20 @@ def decided(
     horizon: int = 0,
     policies: Mapping[str, Policy] | None = None,
     atom_bytes: int = 1000,
+    sent: int | None = None,
+    changed: int | None = CHANGED,
+    conflicts: int = 0,
 ) -> Decision:
     """What a push of `changes` comes to where the atom stands like this."""
     return decide(
-        Push(changes, policy, is_atomic, client),
+        Push(changes, policy, is_atomic, client, sent, ARRIVED),
         {} if state is None else {KEY: state},
         head=HEAD,
         horizon=horizon,
         policies=policies or {},
         atom_bytes=atom_bytes,
+        times={} if changed is None else {KEY: changed},
+        conflicts=conflicts,
     )
 
 
@@ -83,7 +90,8 @@ def cell(decision: Decision, before: AtomState | None) -> str:
         assert decision.atoms == {}
         assert outcome.current in (UNSET, stands)
         if outcome.status == "conflict":
-            assert outcome == Outcome("conflict", current=stands)
+            kept = [conflict.id for conflict in decision.conflicts]
+            assert outcome == Outcome("conflict", current=stands, kept=str(kept[0]) if kept else UNSET)
             return "conflict" if stands else "conflict:null"
         assert outcome.revision == (None if before is None else before.revision)
         return "unchanged" if outcome.current is UNSET else "unchanged*" if stands else "unchanged:null"
@@ -111,6 +119,8 @@ INSERT, INSERT_SAME = asks("insert", NEW), asks("insert", SAME)
 PUT, PUT_SAME = asks("put", NEW), asks("put", SAME)
 UPDATE, UPDATE_SAME = asks("update", {"title": "ours"}), asks("update", {"title": "theirs"}, unset=("none",))
 DELETE = asks("delete")
+
+AS_STANDS = b'{ "cost": 1.0, "title": "theirs" }'
 
 TABLE: dict[tuple[Policy, ...], list[tuple[PushChange, list[str]]]] = {
     ("server", "merge", "client"): [
@@ -157,9 +167,60 @@ def test_the_table_by_base(policy: Policy, change: PushChange, column: str, expe
     assert cell(decision, STATES[column]) == expected
 
 
+YOUNGER, OLDER = ARRIVED - CHANGED - 1, ARRIVED - CHANGED
+
+
+@pytest.mark.parametrize(
+    ("policy", "age", "change", "column", "expected"),
+    [
+        (policy, age, change, column, cell.strip())
+        for policies, rows in TABLE.items()
+        for policy, age in (("client", YOUNGER), ("server", OLDER), ("server", None))
+        if policy in policies
+        for change, cells in rows
+        for column, cell in zip(STATES, cells, strict=True)
+        if cell.strip()
+    ],
+)
+@pytest.mark.parametrize("by", ["base", "if_data"])
+def test_trap_14_newest_is_client_for_what_is_younger_and_server_for_all_else(
+    policy: Policy, age: int | None, change: PushChange, column: str, expected: str, by: str
+) -> None:
+    known: dict[str, Any] = {"base": BASE}
+    if by == "if_data":
+        data = {"never lived": None, "deleted before base": None, "changed after base": b"{}"}
+        known = {"if_data": data.get(column, AS_STANDS)}
+    asked = msgspec.structs.replace(change, age=age, **known)
+
+    decision = decided([asked], STATES[column], "newest")
+
+    assert cell(decision, STATES[column]) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "column", "expected"),
+    [
+        (change, column, cell.strip())
+        for policies, rows in TABLE.items()
+        if "server" in policies
+        for change, cells in rows
+        for column, cell in zip(STATES, cells, strict=True)
+        if cell.strip()
+    ],
+)
+def test_both_is_server_and_keeps_what_ends_as_a_conflict(change: PushChange, column: str, expected: str) -> None:
+    based, state = msgspec.structs.replace(change, base=BASE), STATES[column]
+
+    decision = decided([based], state, "both", conflicts=7)
+
+    stood = None if state is None or state.data is None else Current(state.revision, Raw(state.data))
+    kept = [Conflict(8, 0, based, stood)] if expected.startswith("conflict") else []
+    assert cell(decision, state) == expected
+    assert decision.conflicts == kept
+
+
 # `if_data` in place of the base: what the sender gives as data, what there is, and the column that it makes.
 
-AS_STANDS = b'{ "cost": 1.0, "title": "theirs" }'
 GIVEN: list[tuple[bytes | None, AtomState | None, str]] = [
     (None, None, "never lived"),
     (None, gone(5), "deleted before base"),
@@ -214,7 +275,10 @@ BASELESS_UNDER_CLIENT = [
     ("policy", "change", "state", "expected"),
     [
         (policy, change, state, cell.strip())
-        for policy, rows in [("server", BASELESS), ("merge", BASELESS), ("client", BASELESS_UNDER_CLIENT)]
+        for policy, rows in [
+            *((policy, BASELESS) for policy in ("server", "merge", "newest", "both")),
+            ("client", BASELESS_UNDER_CLIENT),
+        ]
         for change, cells in rows
         for state, cell in zip([None, gone(5), lives(19)], cells, strict=True)
     ],
@@ -227,7 +291,7 @@ def test_an_insert_needs_no_base_and_under_client_nothing_does(
     assert cell(decision, state) == expected
 
 
-@pytest.mark.parametrize("policy", ["server", "merge"])
+@pytest.mark.parametrize("policy", ["server", "merge", "newest", "both"])
 @pytest.mark.parametrize("state", [None, gone(5), lives(5)])
 def test_every_change_that_lacks_a_base_is_pointed_at(policy: Policy, state: AtomState | None) -> None:
     changes = [PUT, asks("insert", NEW, atom="b"), UPDATE, DELETE, asks("delete", base=BASE)]
@@ -336,6 +400,134 @@ def test_merge_of_other_operations_is_as_server() -> None:
         outcome, changes, _ = merged(change)
 
         assert (outcome.status, changes) == ("conflict", [])
+
+
+# Newest: when a change was made (trap 14). The atom was changed at CHANGED, and the push came in at ARRIVED.
+
+MOVED_ON = asks("put", {"n": 1}, base=BASE)
+
+
+def became(made: dict[str, Any], **members: Any) -> str:
+    """What becomes of a change that was made then, where the atom has changed since its base."""
+    decision = decided([msgspec.structs.replace(MOVED_ON, **made)], lives(19), "newest", **members)
+    return decision.outcomes[0].status
+
+
+@pytest.mark.parametrize(
+    ("made", "sent", "status"),
+    [
+        ({"age": ARRIVED - CHANGED - 1}, None, "merged"),
+        ({"age": ARRIVED - CHANGED}, None, "conflict"),
+        ({"age": 0}, None, "merged"),
+        ({"age": 10**18}, None, "conflict"),
+        ({"changed_at": CHANGED + 1}, None, "merged"),
+        ({"changed_at": CHANGED}, None, "conflict"),
+        ({"changed_at": -(10**15)}, None, "conflict"),
+        ({}, ARRIVED, "conflict"),
+    ],
+)
+def test_trap_14_a_change_is_the_clients_if_it_is_younger_and_a_tie_is_the_servers(
+    made: dict[str, Any], sent: int | None, status: str
+) -> None:
+    assert became(made, sent=sent) == status
+
+
+@pytest.mark.parametrize("off", [-3_600_000_000, -1, 0, 1, 3_600_000_000])
+def test_trap_14_the_senders_clock_may_be_off_by_whatever_it_is_at_the_push(off: int) -> None:
+    younger = became({"changed_at": CHANGED + 1 + off}, sent=ARRIVED + off)
+    as_old = became({"changed_at": CHANGED + off}, sent=ARRIVED + off)
+
+    assert (younger, as_old) == ("merged", "conflict")
+
+
+@pytest.mark.parametrize("made", [{"changed_at": 10**15}, {"changed_at": ARRIVED + 1}, {"age": -5}])
+def test_trap_14_nothing_was_made_after_it_came_in(made: dict[str, Any]) -> None:
+    just_before = became(made, changed=ARRIVED - 1)
+    just_then = became(made, changed=ARRIVED)
+
+    assert (just_before, just_then) == ("merged", "conflict")
+
+
+def test_an_age_goes_before_a_moment() -> None:
+    assert became({"age": ARRIVED, "changed_at": ARRIVED}) == "conflict"
+    assert became({"age": 0, "changed_at": 0}) == "merged"
+
+
+def test_what_no_record_reaches_any_more_is_older_and_what_has_no_time_yet_is_younger() -> None:
+    assert became({"age": 10**18}, changed=None) == "merged"
+    assert became({}, changed=None) == "conflict"
+    assert became({"age": 0}, changed=LATEST) == "conflict"
+
+
+def test_newest_judges_a_tombstone_that_was_compacted_away_as_older() -> None:
+    decision = decided([msgspec.structs.replace(MOVED_ON, age=10**18)], None, "newest", horizon=HEAD, changed=None)
+
+    assert decision.outcomes[0].status == "merged"
+
+
+def test_each_change_is_judged_by_its_own_age_against_the_atom_as_it_was_before_the_push() -> None:
+    changes = [
+        asks("put", {"n": 1}, base=BASE, age=0),
+        asks("put", {"n": 2}, base=BASE, age=ARRIVED - CHANGED - 1),
+        asks("put", {"n": 3}, base=BASE, age=ARRIVED),
+        asks("put", {"n": 4}, base=BASE, age=0),
+    ]
+
+    decision = decided(changes, lives(19), "newest")
+
+    assert statuses(decision) == ["merged", "merged", "conflict", "conflict"]
+
+
+def test_a_collection_may_be_judged_by_time() -> None:
+    young = msgspec.structs.replace(MOVED_ON, age=0)
+
+    by_time = decided([young], lives(19), "server", policies={"todo": "newest"})
+    not_by_time = decided([young], lives(19), "newest", policies={"todo": "server"})
+
+    assert (statuses(by_time), statuses(not_by_time)) == (["merged"], ["conflict"])
+
+
+# Both: what is kept.
+
+
+def test_followers_of_a_conflict_are_kept_too_each_with_what_it_met() -> None:
+    changes = [
+        asks("update", {"cost": 2}, base=BASE),
+        asks("insert", NEW),
+        asks("delete", base=BASE),
+        asks("insert", NEW, collection="b"),
+    ]
+
+    decision = decided(changes, lives(BASE), "both", conflicts=41)
+
+    met = Current(HEAD + 1, Raw(b'{"title":"theirs","cost":2}'))
+    assert decision.conflicts == [Conflict(42, 1, changes[1], met), Conflict(43, 2, changes[2], met)]
+    assert [outcome.kept for outcome in decision.outcomes] == [UNSET, "42", "43", UNSET]
+
+
+def test_what_is_rejected_is_not_kept_but_its_followers_are() -> None:
+    changes = [asks("update", {"n": 1}, unset=("n",), base=19), asks("delete", base=19)]
+
+    decision = decided(changes, lives(19), "both")
+
+    assert (statuses(decision), [conflict.place for conflict in decision.conflicts]) == (["rejected", "conflict"], [1])
+
+
+def test_only_what_is_under_both_is_kept() -> None:
+    changes = [asks("insert", NEW), asks("update", NEW, collection="b", base=BASE)]
+
+    by_collection = decided(changes, lives(19), "server", policies={"todo": "both"})
+    by_push = decided(changes, lives(19), "both", policies={"todo": "server"})
+
+    assert [conflict.place for conflict in by_collection.conflicts] == [0]
+    assert [conflict.place for conflict in by_push.conflicts] == [1]
+
+
+def test_a_refused_push_keeps_nothing() -> None:
+    decision = decided([INSERT, asks("insert", NEW, atom="b")], lives(19), "both", is_atomic=True)
+
+    assert (decision.is_refused, decision.conflicts) == (True, [])
+    assert [outcome.kept for outcome in decision.outcomes] == [UNSET, UNSET]
 
 
 # Several changes of one atom: data as the push has left it, revisions as they were before it.

@@ -211,8 +211,8 @@ function erase(context) {
     act: async ({ collection, atom }) => {
       const told = await act("POST", journalPath(context.name, "/erase"), { collection, atom });
       out.replaceChildren(
-        h("p", {}, `Erased at revision ${count(told.revision)}: blanked in ${many(told.changes, "change")} and ` +
-          `${many(told.outcomes, "outcome")}; ${many(told.snapshots, "snapshot")} removed.`),
+        h("p", {}, `Erased at revision ${count(told.revision)}: blanked in ${many(told.changes, "change")}, ` +
+          `${many(told.outcomes, "outcome")} and ${many(told.conflicts, "conflict")}; ${many(told.snapshots, "snapshot")} removed.`),
         h("p", {}, "It may still be held by:"),
         h("ul", {}, told.may_hold.map((text) => h("li", {}, text))),
       );

@@ -18,9 +18,15 @@ const WORDS = {
     it.force ? ", without waiting for clients" : "",
   ],
   erase: (it) => [named(it.atom), " of ", named(it.collection), ` erased at revision ${count(it.revision)}`],
+  settle: (it) => [
+    `conflict ${it.conflict} about `, named(it.atom), " of ", named(it.collection), ` settled: ${KEPT[it.keep]}`,
+    it.copy === undefined ? "" : [" as ", named(it.copy)],
+  ],
   restored: (it) => [`new epoch ${it.epoch} after ${it.was}, from revision ${count(it.revision)} on${overTime(it)}`],
   policy: (it) => [named(it.collection), ": ", it.policy === null ? "as pushes ask" : String(it.policy)],
 };
+
+const KEPT = { server: "what stands stays", client: "the client's version", both: "both, the client's version" };
 
 function whom(it) {
   if (it.client) return ["client ", code(it.client)];
