@@ -165,14 +165,15 @@ class Index:
         self.close()
 
     def close(self) -> None:
-        """Nothing is left of it; what a thread is still reading is waited for."""
+        """Nothing is left of it; what a thread is still adding or reading is waited for."""
         with self._lock:
             self._db.close()
         self._remove()
 
     def add(self, rows: Iterable[tuple[str, str, int]]) -> None:
         """Collection, atom and leaf of some more; what is added twice is sqlite3.IntegrityError once it is read."""
-        self._db.executemany("insert into entry values (?, ?, ?, ?)", map(self._summed, rows))
+        with self._lock:  # who is cancelled closes this while a thread is still adding
+            self._db.executemany("insert into entry values (?, ?, ?, ?)", map(self._summed, rows))
 
     def beneath(self, prefix: str) -> Sum:
         """How many atoms have a place that begins so, and their digest."""
