@@ -2,6 +2,10 @@
 
 from collections.abc import Iterator
 from threading import Event, Thread
+from typing import Any
+
+import aiohttp
+import pytest
 
 from journal.client.descent import Index
 from tests.harness import Harness, insert, put
@@ -57,3 +61,28 @@ def test_an_index_that_a_verify_was_stopped_over_is_closed_when_all_is_added() -
     closing.join(10)
 
     assert not failed
+
+
+async def test_p8_a_way_back_that_is_cut_off_by_another_resync_is_found_all_the_same(
+    service: Harness, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the missing collection was fetched, an operator asked for a resync: the sync raised the 410."""
+    await service.pushed([insert("todo", "a"), insert("visit", "b")])
+    replica = await opened(collections=["todo"])
+    await replica.sync()
+    await replica.close()
+    replica = await opened(collections=["todo", "visit"])
+    request, is_asked = aiohttp.ClientSession._request, []
+
+    async def meddled(self: aiohttp.ClientSession, method: str, url: Any, **arguments: Any) -> Any:
+        if "/snapshots/" in str(url) and not is_asked:
+            is_asked.append(True)
+            await service.call("POST", "j/resync", json={"reason": "chance"})
+        return await request(self, method, url, **arguments)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "_request", meddled)
+
+    await replica.sync()
+
+    assert is_asked
+    assert await replica.collection("visit").get("b") == {"n": 1}
