@@ -62,6 +62,8 @@ class Recovering:
         """
         wanted = self.pulling.wanted
         at = await self.db.read(file.cursor)
+        if wanted is not None and only is not None and at is not None and at.collections is not None:
+            only |= wanted - at.collections  # what the cursor is not for cannot go on from it
         if wanted is None or at is None or only is None or only >= wanted:
             first, loaded = await self._load(wanted)
             cursor, replaced = first.cursor, None

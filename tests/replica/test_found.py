@@ -86,3 +86,19 @@ async def test_p8_a_way_back_that_is_cut_off_by_another_resync_is_found_all_the_
 
     assert is_asked
     assert await replica.collection("visit").get("b") == {"n": 1}
+
+
+async def test_trap_17_a_resync_of_one_collection_and_another_that_is_new_here_are_one_way_back(
+    service: Harness, opened: Opener
+) -> None:
+    """Each was replaced by itself and the other was to go on, which it could not: the sync went round until it gave up."""
+    await service.pushed([insert("todo", "a"), insert("visit", "b"), insert("note", "c")])
+    replica = await opened(collections=["todo", "note"])
+    await replica.sync()
+    await replica.close()
+    replica = await opened(collections=["todo", "note", "visit"])
+    await service.call("POST", "j/resync", json={"collections": ["todo"], "reason": "chance"})
+
+    await replica.sync()
+
+    assert [await replica.collection(name).count() for name in ("todo", "note", "visit")] == [1, 1, 1]
