@@ -762,12 +762,14 @@ class World:
         """P10: equal to the server, nothing waiting, nothing left over."""
         wanted = {k: held for k, held in there.items() if phone.wanted is None or k[0] in phone.wanted}
         assert _told(self._base(phone)) == _told(wanted), f"{phone.name} is not what the server is"
+        left: list[str] = []
         for table, where in (
             ("ahead", "true"), ("local", "true"), ("change", "passed = 0"), ("push", "answered is null"),
             ("base", "generation not in (select generation from collection)"),
         ):  # fmt: skip
-            left = phone.query(f"select * from {table} where {where}")
-            assert not left, f"{phone.name} has left in {table}: {left}"
+            found = phone.query(f"select * from {table} where {where}")
+            left += [f"{table} {row}" for row in found]
+        assert not left, f"{phone.name} has left: {left}"
         assert await self._digest_here(phone) == digest(wanted)
         status = await phone.it.status()
         assert (status.pending, status.error) == (0, None)
