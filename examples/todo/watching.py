@@ -7,14 +7,14 @@ from pathlib import Path
 from rich.text import Text
 
 from examples.todo import shown
-from journal.client import Changed, Conflict, Replica, Status
+from journal.client import Changed, Replica, Status
 
 LOOK_S = 0.25
 
 
 async def watch(file: Path, url: str, collection: str) -> None:
     """Until it is cancelled."""
-    async with Replica.open(file, url, collections=[collection], conflict=_tell_conflict) as replica:
+    async with Replica.open(file, url, collections=[collection]) as replica:
         items = replica.collection(collection)
         known = {atom: data async for atom, data in items}
         shown.note(f"{file}: {shown.count(len(known), 'item')}; Ctrl-C ends this")
@@ -34,12 +34,17 @@ async def watch(file: Path, url: str, collection: str) -> None:
 
 
 async def _tell_how_it_stands(replica: Replica) -> None:
-    told = ""
+    """Conflicts too: `conflict=` would be told only of those that this program's own syncs kept."""
+    told, conflicts = "", 0
     while True:
-        now = _standing(await replica.status())
+        status = await replica.status()
+        now = _standing(status)
         if now and now != told:
             _line(Text(now, "yellow"))
             told = now
+        if status.conflicts > conflicts:
+            _line(Text(f"{shown.count(status.conflicts, 'conflict')} to settle: `conflicts`", "red"))
+        conflicts = status.conflicts
         await asyncio.sleep(LOOK_S)
 
 
@@ -57,10 +62,6 @@ def _standing(status: Status) -> str:
 def _tell(change: Changed, atom: str, before: shown.Data | None) -> None:
     where = "here" if change.is_local else "there"
     _line(Text.assemble((f"{where:5}  ", "dim"), (atom, "bold"), "  ", shown.difference(before, change.data)))
-
-
-def _tell_conflict(conflict: Conflict) -> None:
-    _line(Text(f"a conflict over {conflict.atom}: `conflicts` shows it", "red"))
 
 
 def _line(text: Text) -> None:

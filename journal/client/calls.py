@@ -58,7 +58,8 @@ class Synced(msgspec.Struct):
     def pushed(self) -> PushAnswer:
         """What became of the push."""
         epoch = "" if self.epoch is UNSET else self.epoch
-        head = (self.revision or 0) if self.head is UNSET else self.head
+        head = self.resync.head if isinstance(self.resync, Resync) else self.revision or 0
+        head = head if self.head is UNSET else self.head
         return PushAnswer(epoch, self.first, self.revision, head, "", self.outcomes, self.replayed)
 
     @property
@@ -72,11 +73,12 @@ class Synced(msgspec.Struct):
         )  # fmt: skip
 
 
-class _Undone(msgspec.Struct):
-    """What a 409 `not_applied` says."""
+class _Decided(msgspec.Struct):
+    """What a problem says besides of a push that was decided: 409 `not_applied`, 410 `client_forgotten`."""
 
-    outcomes: list[Outcome]
+    outcomes: list[Outcome] | None
     replayed: bool = False
+    head: int = 0
 
 
 class _Held(msgspec.Struct):
@@ -120,8 +122,7 @@ class Journal:
         except Refused as error:
             if error.code != "not_applied":
                 raise
-            undone = msgspec.json.decode(msgspec.json.encode(error.problem), type=_Undone)  # `current` is kept as it is sent
-            return PushAnswer("", None, None, 0, "", undone.outcomes, undone.replayed)
+            return decided(error)
 
     async def sync(self, body: Mapping[str, Any]) -> Synced:
         """A push and everything since, in one request."""
@@ -167,6 +168,12 @@ class Journal:
             return msgspec.json.decode(body, type=of)
         except msgspec.MsgspecError as error:
             raise Unreachable(self.http.url, f"what came is no answer of a journal service: {error}") from None
+
+
+def decided(error: Refused) -> PushAnswer:
+    """What became of a push whose answer is a problem."""
+    told = msgspec.json.decode(msgspec.json.encode(error.problem), type=_Decided)
+    return PushAnswer("", None, None, told.head, "", told.outcomes, told.replayed)
 
 
 async def patiently(call: Callable[[], Awaitable[T]]) -> T:

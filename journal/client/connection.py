@@ -6,6 +6,7 @@ leaves it to end as if nothing had happened.
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from journal.client.problems import Busy, Closed
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 BUSY_S = 30.0
+CACHED_KIB = 16_384
 
 
 class Connection:
@@ -62,8 +64,9 @@ class Connection:
 
     def _open(self) -> None:
         self._db = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-        self._db.execute("pragma journal_mode = wal")
+        _write_ahead(self._db)
         self._db.execute("pragma synchronous = full")  # what was written here must outlive the power
+        self._db.execute(f"pragma cache_size = -{CACHED_KIB}")
 
     def _close(self) -> None:
         db, self._db = self._opened(), None
@@ -87,3 +90,17 @@ class Connection:
             if db.in_transaction:
                 db.execute("rollback")
             raise
+
+
+def _write_ahead(db: sqlite3.Connection) -> None:
+    """Of several who open a new file at once SQLite makes only one wait: the others are told that it is locked."""
+    until = time.monotonic() + BUSY_S
+    while True:
+        try:
+            db.execute("pragma journal_mode = wal")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return

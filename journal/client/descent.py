@@ -155,7 +155,7 @@ class Index:
         self._db.executescript(_SCHEMA)
         with contextlib.suppress(PermissionError):  # Windows: not while it is open
             self._remove()
-        self._lock, self._is_in_order = Lock(), False
+        self._lock, self._is_in_order, self._is_closed = Lock(), False, False
         self._counts, self._digests = (array("Q", bytes(8 * 16**self.DEPTH)) for _ in range(2))
 
     def __enter__(self) -> Self:
@@ -165,14 +165,15 @@ class Index:
         self.close()
 
     def close(self) -> None:
-        """Nothing is left of it; what a thread is still adding or reading is waited for."""
+        """Nothing is left of it; what a thread still does with it is waited for, or ends early."""
+        self._is_closed = True
         with self._lock:
             self._db.close()
         self._remove()
 
     def add(self, rows: Iterable[tuple[str, str, int]]) -> None:
         """Collection, atom and leaf of some more; what is added twice is sqlite3.IntegrityError once it is read."""
-        with self._lock:  # who is cancelled closes this while a thread is still adding
+        with self._lock:  # whoever closes a connection of SQLite that another thread uses brings the process down
             self._db.executemany("insert into entry values (?, ?, ?, ?)", map(self._summed, rows))
 
     def beneath(self, prefix: str) -> Sum:
@@ -213,6 +214,8 @@ class Index:
             return self._db.execute(query, bounds).fetchall()
 
     def _summed(self, row: tuple[str, str, int]) -> tuple[bytes, int, str, str]:
+        if self._is_closed:
+            raise sqlite3.ProgrammingError("the index was closed meanwhile")
         collection, atom, leaf = row
         place = digest.place(collection, atom)
         at = int.from_bytes(place[:4], "big") >> (32 - 4 * self.DEPTH)

@@ -25,6 +25,7 @@ from journal.wire import Deltas
 
 LOOK_S = 0.25  # how soon what another process did is seen
 SETTLE_S = 0.02  # changes come in bursts
+WANTED_S = 0.5  # how long the part is left to a process that wants it
 SILENCE_S = 45.0  # three bookmarks that did not come
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
 State = Literal["idle", "syncing", "following", "offline", "standby"]
@@ -106,6 +107,8 @@ class Live:
                 while True:
                     await self._wait(coming)
                     if await self._has_moved():
+                        if await self._is_wanted():
+                            return WANTED_S
                         if await self._has_asked():
                             await self._sync()
                         elif await self._has_changes():
@@ -166,20 +169,37 @@ class Live:
     async def _has_asked(self) -> bool:
         return await self.db.read(lambda db: (file.meta(db, "asked") or 0) > (file.meta(db, "answered") or 0))
 
+    async def _synced_at(self) -> float | None:
+        return await self.db.read(lambda db: file.meta(db, "synced_at"))
+
     async def _has_changes(self) -> bool:
         return await self.db.read(local.has_waiting)
 
+    async def _is_wanted(self) -> bool:
+        """Whether another process wants to have the part for once; it is told only once."""
+        if await self.db.read(lambda db: file.meta(db, "wanted")) is None:
+            return False
+        await self.db.write(lambda db: file.tell(db, "wanted", None))
+        return True
+
     async def _pause(self, seconds: float, *, is_patient: bool) -> None:
-        """Wait; `is_patient`: whoever waits for a sync, and `wake`, end it, a change does not."""
+        """Wait; `is_patient`: `wake`, whoever waits for a sync, and who got through apart end it, a change does not."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
+        until, before = loop.time() + seconds, await self._synced_at()
         while (left := until - loop.time()) > 0:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._poked.wait(), min(left, LOOK_S))
             self._poked.clear()
-            if self._is_woken or not is_patient or await self._has_asked():
+            is_over = self._is_woken or not is_patient or await self._has_asked()
+            if is_over or await self._synced_at() != before:
                 break
         self._is_woken = False
+
+
+def want(db: sqlite3.Connection) -> None:
+    """Have whoever syncs the file in the background leave that part for a moment."""
+    if file.meta(db, "wanted") is None:
+        file.tell(db, "wanted", 1)
 
 
 def ask(db: sqlite3.Connection) -> int:

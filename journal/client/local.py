@@ -6,7 +6,7 @@ the revision at which that was known, whatever is pulled afterwards.
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from journal.client import file
 from journal.client.change import Made, Patch, collapsed, over, says_nothing, seen
 from journal.client.clock import Moment
 from journal.client.problems import AtomExists, AtomMissing
-from journal.core.model import Policy
+from journal.core.model import Key, Policy
 
 FEED_KEPT = 20_000
 _decode_names = msgspec.json.Decoder(tuple[str, ...]).decode
@@ -94,6 +94,11 @@ def refresh(db: sqlite3.Connection, collection: str, atom: str) -> None:
 def feed(db: sqlite3.Connection, collection: str, atom: str | None, *, is_local: bool = False) -> None:
     """Tell those who look at the data that an atom, or all of a collection, may be another."""
     db.execute("insert into feed (collection, atom, is_local) values (?, ?, ?)", (collection, atom, is_local))
+
+
+def feed_all(db: sqlite3.Connection, keys: Iterable[Key]) -> None:
+    """The same of many atoms that others changed."""
+    db.executemany("insert into feed (collection, atom, is_local) values (?, ?, 0)", keys)
 
 
 def items(

@@ -13,10 +13,10 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from journal.client import file
-from journal.client.change import FAILED, Patch, Status, is_known_there, over, says_nothing
+from journal.client.change import FAILED, Patch, Status, collapsed, is_known_there, over, says_nothing
 from journal.client.clock import Clock, Moment
 from journal.client.local import feed, refresh
-from journal.core.model import Outcome, PushOp
+from journal.core.model import Key, Outcome, PushOp
 from journal.wire import PushAnswer
 
 MOST_CHANGES = 1000
@@ -36,6 +36,26 @@ class Waiting(msgspec.Struct, frozen=True):
     made_on: bytes | None
     by_data: bool
     moment: Moment
+
+    @property
+    def key(self) -> Key:
+        """Its atom."""
+        return self.collection, self.atom
+
+
+class _Held(msgspec.Struct, frozen=True):
+    """A change that was acknowledged: it is kept in sight until the cursor is at `revision` (None: it is there)."""
+
+    change: Waiting
+    status: Status
+    revision: int | None
+    has_current: bool = False
+    current: bytes | None = None
+
+    @property
+    def is_as_seen(self) -> bool:
+        """Whether the atom is seen as before."""
+        return self.revision is not None and not self.has_current
 
 
 class Sending(msgspec.Struct, frozen=True):
@@ -90,31 +110,50 @@ def body(sending: Sending, cursor: str | None, clock: Clock) -> dict[str, Any]:
     return sent
 
 
-def settle(db: sqlite3.Connection, sending: Sending, answer: PushAnswer, now: float) -> list[int]:
+def settle(db: sqlite3.Connection, sending: Sending, answer: PushAnswer, now: float) -> list[int] | None:
     """Take the answer: what was recorded is seen until the cursor passes it, what failed is kept as a conflict.
 
-    The conflicts' ids. `now`: seconds, for how long the push is kept.
+    The conflicts' ids; None where it is the answer to another push, and this one waits again under a new name. `now`:
+    seconds, for how long the push is kept.
     """
+    is_first = sending.attempts == 1 and not sending.is_offered
+    if is_first and answer.replayed and sending.client == file.meta(db, "client"):
+        renumber(db, sending, is_new_client=True)  # somebody else counts under this name: the file is a copy
+        return None
     db.execute("update push set answered = ?, offered = 0 where id = ?", (now, sending.id))
     if sending.is_offered and answer.replayed:
         return []  # the server has not lost it
-    is_first = sending.attempts == 1 and not sending.is_offered
-    if is_first and answer.replayed and sending.client == file.meta(db, "client"):
-        file.take_new_identity(db)  # somebody else counts under this name: the file is a copy
     kept: list[int] = []
+    held: list[_Held] = []
+    stands: dict[Key, _Held] = {}  # what those behind it are made on, whatever they are: the last of each atom counts
+    renewed: set[Key] = set()
     outcomes: Sequence[Outcome | None] = answer.outcomes or [None] * len(sending.changes)
     is_refused = sending.is_atomic and any(outcome and outcome.status in FAILED for outcome in outcomes)
     for change, outcome in zip(sending.changes, outcomes, strict=True):
         if outcome is None:
-            _hold(db, change, "forgotten", answer.head, None, has_current=False)
+            held.append(_Held(change, "forgotten", answer.head))
             followers = [(follower.seq,) for follower in _followers(db, change)]
             db.executemany("update change set by_data = 1 where seq = ?", followers)
-        elif outcome.status in FAILED or is_refused:
+            continue
+        is_failed = outcome.status in FAILED or is_refused
+        if not is_failed:
+            held.append(_acknowledged(change, outcome))
+            if held[-1].is_as_seen:
+                stands[change.key] = held[-1]
+                continue
+        renewed.add(change.key)
+        if change.key in stands:
+            _follow(db, [stands.pop(change.key)])
+        if is_failed:
             kept += _fail(db, change, outcome, now, is_refused=is_refused)
         else:
-            _acknowledge(db, change, outcome)
-    for key in {(change.collection, change.atom) for change in sending.changes}:
-        _see(db, *key)
+            _follow_known(db, held[-1])
+    _follow(db, stands.values())
+    _hold(db, held)
+    for key in {change.key for change in sending.changes}:
+        if key in renewed or sending.is_offered:
+            refresh(db, *key)
+        feed(db, *key)
     at = file.cursor(db)
     if at is not None and at.base is None:
         pass_changes(db, at.revision)
@@ -135,16 +174,23 @@ def renumber(db: sqlite3.Connection, sending: Sending, *, highest: int = 0, is_n
 def refuse(db: sqlite3.Connection, sending: Sending, faults: Mapping[int, str], now: float) -> list[int]:
     """Changes that the service does not take, by their place in the push, are kept as rejected; the rest is sent.
 
-    Of an atomic push all are.
+    Of an atomic push all are; else what was made on such a change is kept as a conflict.
     """
     if sending.is_atomic:
         faults = {place: faults.get(place, "") for place in range(len(sending.changes))}
-    kept: list[int] = []
+    failed: dict[int, tuple[Waiting, Status, str | None]] = {}
     for place, detail in faults.items():
         change = sending.changes[place]
-        _synced(db, change)
-        kept += _keep(db, change, "rejected" if detail else "not_applied", None, detail or None, None, now)
+        failed[change.seq] = change, "rejected" if detail else "not_applied", detail or None
+        for follower in [*sending.changes[place + 1 :], *_followers(db, change, with_transactions=False)]:
+            if (follower.collection, follower.atom) == (change.collection, change.atom):
+                failed.setdefault(follower.seq, (follower, "conflict", None))
+    kept: list[int] = []
+    for change, status, error in failed.values():
+        _synced(db, [change])
+        kept += _keep(db, change, status, None, error, None, now)
         db.execute("delete from change where seq = ?", (change.seq,))
+    for change, _, _ in failed.values():
         _see(db, change.collection, change.atom)
     _forget_if_empty(db, sending)
     return kept
@@ -183,7 +229,8 @@ def pass_changes(db: sqlite3.Connection, revision: int) -> None:
     for seq, collection, atom, op, data, unset, status in rows:
         db.execute("update change set passed = 1 where seq = ?", (seq,))
         if status == "forgotten":
-            _compare_forgotten(db, seq, collection, atom, Patch(op, _bytes(data), _names(unset)))
+            patch = Patch(op, _bytes(data), _names(unset))
+            _compare_forgotten(db, seq, collection, atom, _with_later(db, seq, collection, atom, patch, revision))
     for key in {(row[1], row[2]) for row in rows}:
         refresh(db, *key)
 
@@ -262,40 +309,51 @@ def _told(change: Waiting, clock: Clock, *, has_cursor: bool) -> dict[str, Any]:
     return told
 
 
-def _acknowledge(db: sqlite3.Connection, change: Waiting, outcome: Outcome) -> None:
-    """What was recorded, or was so already: those that follow are made on it, as far as they are."""
+def _acknowledged(change: Waiting, outcome: Outcome) -> _Held:
+    """What was recorded, or was so already."""
     has_current = outcome.current is not UNSET
     current = None if outcome.current is UNSET or outcome.current is None else bytes(outcome.current.data)
     revision = None if outcome.revision is UNSET else outcome.revision
     if outcome.status == "unchanged" and not has_current:
         revision = None  # no base, and nothing to wait for: what is known here is so already
-    _hold(db, change, outcome.status, revision, current, has_current=has_current)
-    db.execute("delete from conflict where seq = ? and settled is null", (change.seq,))
-    if revision is None:
+    return _Held(change, outcome.status, revision, has_current, current)
+
+
+def _follow(db: sqlite3.Connection, stands: Iterable[_Held]) -> None:
+    """What stands is what was sent: those behind it were made on it."""
+    db.executemany(
+        "update change set base = ?, by_data = 0"
+        " where collection = ? and atom = ? and passed = 0 and seq > ? and push is null",
+        [(one.revision, *one.change.key, one.change.seq) for one in stands],
+    )
+
+
+def _follow_known(db: sqlite3.Connection, one: _Held) -> None:
+    """What stands is what the answer said: those behind it were made on it as far as they would have seen the same."""
+    if one.revision is None:
         return
-    stands = current
-    for follower in _followers(db, change):
-        if has_current and not is_known_there(follower.patch, follower.made_on, stands):
+    stands = one.current
+    for follower in _followers(db, one.change):
+        if not is_known_there(follower.patch, follower.made_on, stands):
             break
-        db.execute("update change set base = ?, by_data = 0 where seq = ?", (revision, follower.seq))
+        db.execute("update change set base = ?, by_data = 0 where seq = ?", (one.revision, follower.seq))
         stands = over(stands, follower.patch, follower.made_on)
 
 
-def _hold(
-    db: sqlite3.Connection,
-    change: Waiting,
-    status: Status,
-    revision: int | None,
-    current: bytes | None,
-    *,
-    has_current: bool,
-) -> None:
-    """Keep an acknowledged change in sight until the cursor is there."""
-    db.execute(
+def _hold(db: sqlite3.Connection, held: Sequence[_Held]) -> None:
+    """Keep acknowledged changes in sight until the cursor is there."""
+    db.executemany(
         "update change set status = ?, revision = ?, has_current = ?, current = ?, passed = ? where seq = ?",
-        (status, revision, has_current, _text(current), revision is None, change.seq),
+        [
+            (one.status, one.revision, one.has_current, _text(one.current), one.revision is None, one.change.seq)
+            for one in held
+        ],
     )
-    _synced(db, change)
+    _synced(db, [one.change for one in held])
+    db.executemany(
+        "delete from conflict where seq = ? and settled is null",
+        [(one.change.seq,) for one in held if one.status != "forgotten"],
+    )
 
 
 def _fail(db: sqlite3.Connection, change: Waiting, outcome: Outcome, now: float, *, is_refused: bool) -> list[int]:
@@ -303,11 +361,11 @@ def _fail(db: sqlite3.Connection, change: Waiting, outcome: Outcome, now: float,
     status: Status = outcome.status if outcome.status in FAILED or not is_refused else "not_applied"
     error = None if outcome.error is UNSET else f"{outcome.error.code}: {outcome.error.detail}"
     db.execute("update change set status = ?, passed = 1 where seq = ?", (status, change.seq))
-    _synced(db, change)
+    _synced(db, [change])
     name = outcome.kept
     kept = _keep(db, change, status, outcome, error, None if name is UNSET else name, now)
     for follower in _followers(db, change, with_transactions=False):
-        _synced(db, follower)
+        _synced(db, [follower])
         kept += _keep(db, follower, "conflict", outcome, None, None, now)
         db.execute("delete from change where seq = ?", (follower.seq,))
     return kept
@@ -346,6 +404,20 @@ def _followers(db: sqlite3.Connection, change: Waiting, *, with_transactions: bo
     return [_waiting(*row) for row in rows]
 
 
+def _with_later(
+    db: sqlite3.Connection, seq: int, collection: str, atom: str, patch: Patch, revision: int
+) -> Patch:  # fmt: skip
+    """A change with those of its atom that were made after it and are in base as well."""
+    later = db.execute(
+        "select op, data, unset from change where collection = ? and atom = ? and seq > ?"
+        " and status in ('applied', 'unchanged', 'forgotten') and (revision is null or revision <= ?) order by seq",
+        (collection, atom, seq, revision),
+    )
+    for op, data, unset in later:
+        patch = collapsed(patch, b"{}", Patch(op, _bytes(data), _names(unset))) or patch
+    return patch
+
+
 def _compare_forgotten(db: sqlite3.Connection, seq: int, collection: str, atom: str, patch: Patch) -> None:
     """What became of a change is remembered nowhere: where the data is not as it left it, it is kept as a conflict."""
     row = db.execute(
@@ -363,11 +435,11 @@ def _compare_forgotten(db: sqlite3.Connection, seq: int, collection: str, atom: 
         )
 
 
-def _synced(db: sqlite3.Connection, change: Waiting) -> None:
-    """The version that was sent, not the one there is now (docs/properties.md, trap 8)."""
-    db.execute(
+def _synced(db: sqlite3.Connection, changes: Iterable[Waiting]) -> None:
+    """The versions that were sent, not those there are now (docs/properties.md, trap 8)."""
+    db.executemany(
         "update local set version_synced = max(version_synced, ?) where collection = ? and atom = ?",
-        (change.version, change.collection, change.atom),
+        [(change.version, *change.key) for change in changes],
     )
 
 

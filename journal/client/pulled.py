@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET
 
 from journal.client import file
-from journal.client.local import FEED_KEPT, feed, refresh
+from journal.client.local import FEED_KEPT, feed, feed_all, refresh
 from journal.client.outbox import pass_changes, say_all_by_data
 from journal.core import cursor as cursors
 from journal.core import digest
@@ -66,7 +66,7 @@ def apply(db: sqlite3.Connection, page: Deltas, now: float) -> Applied:
         key = (delta.collection, delta.atom)
         if key in touched:
             _pass_atom(db, key, delta.revision)
-        feed(db, *key)
+    feed_all(db, [(delta.collection, delta.atom) for delta in page.deltas])
     trim_feed(db)
     if page.more:
         return Applied(is_complete=False, is_equal=None)
@@ -140,6 +140,7 @@ def load(db: sqlite3.Connection, lines: Iterable[Line], loaded: dict[str, Loaded
         into.atoms += 1
         into.digest ^= digest.leaf(line.collection, line.atom, line.revision)
         put.append((into.generation, line.atom, line.revision, bytes(line.data).decode()))
+    put.sort()  # as base_by_atom has them: pages of it are then read and written once for many rows
     db.executemany("insert into base (generation, atom, revision, data) values (?, ?, ?, ?)", put)
 
 

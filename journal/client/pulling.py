@@ -12,6 +12,7 @@ from journal.core.cursor import Cursor
 from journal.wire import Deltas
 
 PAGE = 10_000
+FIRST = 1000  # more than that is quicker had as a snapshot
 
 
 class Pulling:
@@ -30,8 +31,9 @@ class Pulling:
             text, client = await self.db.read(lambda db: (file.meta(db, "cursor"), file.meta(db, "client")))
             at = _parsed(text)
             is_begun = at is not None and at.base is not None
+            limit = PAGE if text is not None else min(FIRST, PAGE)
             page = await self.journal.deltas(
-                text or "0", limit=PAGE, client=client, collections=None if is_begun else self.wanted
+                text or "0", limit=limit, client=client, collections=None if is_begun else self.wanted
             )
             if text is None and page.more:
                 return None

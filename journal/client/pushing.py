@@ -8,7 +8,7 @@ import re
 import time
 
 from journal.client import file, outbox
-from journal.client.calls import WAITS, Journal, jittered
+from journal.client.calls import WAITS, Journal, decided, jittered
 from journal.client.clock import Clock
 from journal.client.connection import Connection
 from journal.client.http import Refused
@@ -52,7 +52,7 @@ class Pushing:
         """Take the answer to a push."""
         self.kept(await self.db.write(lambda db: outbox.settle(db, sending, answer, time.time())))
 
-    def kept(self, conflicts: list[int]) -> None:
+    def kept(self, conflicts: list[int] | None) -> None:
         """A push was taken: tell what has changed, and which conflicts were kept."""
         self._waits = 0
         self.told.changed()
@@ -68,6 +68,9 @@ class Pushing:
             case "push_too_old":
                 highest = int(error.problem.get("highest", 0))
                 await self.db.write(lambda db: outbox.renumber(db, sending, highest=highest))
+            case "client_forgotten" if "outcomes" in error.problem:
+                await self.settle(sending, decided(error))
+                raise error
             case "push_reused" | "client_forgotten":
                 await self.db.write(lambda db: outbox.renumber(db, sending, is_new_client=True))
             case "too_large" if len(sending.changes) > 1 and not sending.is_atomic:

@@ -215,7 +215,7 @@ class Replica:
             transaction = _Transaction(self, on_conflict or self.on_conflict, _within.get())
             token = _within.set(transaction)
             try:
-                await self._writer.call(lambda db: db.execute("begin immediate"))
+                await self._writer.call(lambda db: db.execute("begin immediate"))  # goes on where this is cancelled
                 yield
                 await self._writer.call(lambda db: db.execute("commit"))
             except BaseException:
@@ -317,6 +317,7 @@ class Replica:
             _atom(atom)
         elif atom is not None:
             raise InvalidChange("only a copy has a name of its own")
+        self._must_be_alone()
         policy, now = self.on_conflict, self.clock.now()
         async with self._writing:
             await self._writer.write(lambda db: conflicts.settle(db, conflict.id, keep, atom, policy, now))
@@ -325,8 +326,7 @@ class Replica:
     async def _work(self, work: Callable[[], Any], *, is_own: bool = False) -> None:
         """Work that only one may do. `is_own`: this very work is wanted, not just a sync by whoever syncs."""
         self._must_be_open()
-        if self._transaction() is not None:
-            raise RuntimeError("a transaction is open: sync after it")
+        self._must_be_alone()
         while not self._role.take():
             if not is_own and await self._ask_whoever_syncs():
                 return None
@@ -336,6 +336,8 @@ class Replica:
                     return await self._work(work, is_own=True)
                 finally:
                     await self.start()
+            if is_own:
+                await self._reader.write(live.want)
             await asyncio.sleep(ASKED_S)
         try:
             self._is_syncing, self._error = True, None
@@ -383,6 +385,11 @@ class Replica:
     def _must_be_open(self) -> None:
         if self._open is None:
             raise Closed
+
+    def _must_be_alone(self) -> None:
+        """What waits for open transactions would wait for this task's own for ever."""
+        if self._transaction() is not None:
+            raise RuntimeError("a transaction is open: do this after it")
 
     def _transaction(self) -> _Transaction | None:
         transaction = _within.get()
@@ -454,6 +461,7 @@ class Collection:
 
     async def index(self, field: str) -> None:
         """Make finding atoms by a field quick, from now on and whenever this file is opened."""
+        self.replica._must_be_alone()
         async with self.replica._writing:
             await self.replica._writer.write(lambda db: local.add_index(db, field))
 

@@ -9,7 +9,8 @@ class Role:
     """The part of the one that syncs. A Role is for one event loop."""
 
     def __init__(self, path: Path) -> None:
-        self._lock = FileLock(path.with_name(path.name + "-sync"), thread_local=False)
+        place = path.resolve()  # who opens the file by a link finds the same lock
+        self._lock = FileLock(place.with_name(place.name + "-sync"), thread_local=False)
 
     @property
     def is_taken(self) -> bool:

@@ -161,10 +161,11 @@ class Syncing:
             await self.db.write(partial(_tell, number=number))
 
 
-def _take(db: sqlite3.Connection, sending: Sending, answer: Synced) -> tuple[list[int], Applied | None]:
+def _take(db: sqlite3.Connection, sending: Sending, answer: Synced) -> tuple[list[int] | None, Applied | None]:
+    """The page is left alone where the push waits again: it was asked for under a name that is given up."""
     now, page = time.time(), answer.pulled
     kept = outbox.settle(db, sending, answer.pushed, now)
-    return kept, None if page is None else pulled.apply(db, page, now)
+    return kept, None if page is None or kept is None else pulled.apply(db, page, now)
 
 
 def _tell(db: sqlite3.Connection, *, number: int) -> None:

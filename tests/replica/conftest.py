@@ -12,6 +12,7 @@ from yarl import URL
 from journal.client import Replica
 from tests.harness import Harness
 
+pytest.register_assert_rewrite("tests.replica.facts")
 Opener = Callable[..., Any]
 
 

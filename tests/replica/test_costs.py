@@ -88,7 +88,7 @@ WORKS: dict[str, Work] = {
     "push one": _push_one,
     "push a transaction": _push_a_transaction,
 }
-GROWING = {("push one", "one atom")}  # the changes behind it are made on what it left, each of them
+GROWING = {("push one", "one atom")}  # those behind it are told what they were made on, each of them
 
 
 @pytest.mark.parametrize(

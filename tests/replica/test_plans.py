@@ -25,7 +25,7 @@ from journal.client.outbox import Sending
 from journal.client.pulled import Line
 from journal.client.replica import Replica
 from journal.core.consolidate import Delta
-from journal.core.model import Outcome
+from journal.core.model import Current, Outcome
 from journal.wire import PushAnswer
 from tests.harness import Harness, insert
 from tests.replica.conftest import Opener
@@ -176,7 +176,11 @@ def _recover(db: sqlite3.Connection) -> None:
     _write(db, "2")
     applied = Outcome("applied", revision=10**5)
     outbox.settle(db, sending, PushAnswer("", 1, 1, 1, "", [applied] * len(sending.changes)), 0.0)
-    outbox.settle(db, _next(db), PushAnswer("", 1, 1, 1, "", [applied]), 0.0)
+    sending = _next(db)
+    stands = local.read(db, "todo", "2") or b""
+    _write(db, "2")
+    merged = Outcome("merged", revision=10**5, current=Current(10**5, msgspec.Raw(stands)))
+    outbox.settle(db, sending, PushAnswer("", 1, 1, 1, "", [merged] * len(sending.changes)), 0.0)
     sending = _waiting(db)
     outbox.halve(db, sending)
     outbox.say_by_data(db, sending, [0])

@@ -1,5 +1,8 @@
 """A replica as an application uses it: what is written is there, is pushed, and what others wrote is pulled."""
 
+import asyncio
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,3 +184,27 @@ async def test_a_file_does_not_become_that_of_another_journal(service: Harness, 
 
     with pytest.raises(NotThisJournal):
         await opened(url=f"{service.url}/v1/journals/other")
+
+
+async def test_a_transaction_that_nobody_waits_for_any_more_is_not_left_open(opened: Opener, tmp_path: Path) -> None:
+    """It began when the file was free again, and nobody ended it: nothing could be written any more, by any process."""
+    replica = await opened()
+    other = sqlite3.connect(tmp_path / "phone.db", isolation_level=None)
+    other.execute("begin immediate")
+
+    async def change() -> None:
+        async with replica.transaction():
+            await replica.collection("todo").insert("a", {"n": 1})
+
+    changing = asyncio.create_task(change())
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(asyncio.shield(changing), 0.1)
+    changing.cancel()
+    other.execute("rollback")
+    with pytest.raises(asyncio.CancelledError):
+        await changing
+    await replica.collection("todo").insert("b", {"n": 1})
+
+    other.execute("begin immediate")
+    other.close()
+    assert await contents(replica) == {"b": {"n": 1}}

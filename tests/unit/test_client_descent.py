@@ -2,6 +2,7 @@
 
 import sqlite3
 import sys
+import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -245,3 +246,34 @@ def test_its_file_is_in_the_folder_that_was_asked_for_and_gone_when_it_is_closed
 
     assert len(left) == (1 if sys.platform == "win32" else 0)  # where it can be, gone before a crash could leave it
     assert not list(tmp_path.iterdir())
+
+
+def test_an_index_that_is_closed_while_it_is_filled_ends_the_filling(tmp_path: Path) -> None:
+    """A verify that was stopped closed the connection under the thread that filled it: the process died of it."""
+    opened = Index(tmp_path)
+    begun, go_on, ended = threading.Event(), threading.Event(), list[BaseException]()
+
+    def rows() -> Iterator[tuple[str, str, int]]:
+        yield "todo", "1", 1
+        begun.set()
+        go_on.wait()
+        for number in range(2, 1000):
+            yield "todo", f"{number}", number
+
+    def fill() -> None:
+        try:
+            opened.add(rows())
+        except sqlite3.ProgrammingError as error:
+            ended.append(error)
+
+    filling, closing = threading.Thread(target=fill), threading.Thread(target=opened.close)
+    filling.start()
+    begun.wait()
+    closing.start()
+    closing.join(0.1)
+    go_on.set()
+    filling.join()
+    closing.join()
+
+    assert [str(error) for error in ended] == ["the index was closed meanwhile"]
+    assert list(tmp_path.iterdir()) == []
