@@ -1,13 +1,10 @@
 """What the stateful machine of tests/property/test_replicas.py has found, each as the shortest way to it."""
 
-from collections.abc import Iterator
-from threading import Event, Thread
 from typing import Any
 
 import aiohttp
 import pytest
 
-from journal.client.descent import Index
 from tests.harness import Harness, insert, put
 from tests.replica.conftest import Opener
 
@@ -29,38 +26,6 @@ async def test_p9_a_transaction_is_kept_that_was_refused_for_what_stands(service
         ("b", "not_applied", None),
     ]
     assert await replica.collection("todo").get("a") == {"n": 2.5}
-
-
-def test_an_index_that_a_verify_was_stopped_over_is_closed_when_all_is_added() -> None:
-    """The verify was cancelled, and closed the index under the thread that still added to it: the process crashed."""
-    is_adding, may_go_on = Event(), Event()
-
-    def rows() -> Iterator[tuple[str, str, int]]:
-        for n in range(10):
-            is_adding.set()
-            may_go_on.wait(10)
-            yield "todo", f"{n}", n
-
-    failed: list[BaseException] = []
-
-    def add() -> None:
-        try:
-            index.add(rows())
-        except BaseException as error:
-            failed.append(error)
-
-    index = Index()
-    adding, closing = Thread(target=add), Thread(target=index.close)
-
-    adding.start()
-    is_adding.wait(10)
-    closing.start()
-    closing.join(0.1)
-    may_go_on.set()
-    adding.join(10)
-    closing.join(10)
-
-    assert not failed
 
 
 async def test_p8_a_way_back_that_is_cut_off_by_another_resync_is_found_all_the_same(
