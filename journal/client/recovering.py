@@ -53,6 +53,8 @@ class Recovering:
         if resync.reconcile == "verify":
             await self._verify_history()
         else:
+            if resync.reason == "horizon":  # the chain that would tell whether this is still our history is gone
+                await self.db.write(_offer)
             await self.replace(None if resync.collections is None else frozenset(resync.collections))
 
     async def replace(self, only: frozenset[str] | None = None) -> None:
