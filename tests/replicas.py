@@ -14,7 +14,7 @@ import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +32,7 @@ from journal.core.model import Policy
 from journal.web.app import application
 from tests.killing import Image, Watch
 from tests.oracle import Held, Recorded, State, change_state, comparable, digest
-from tests.shaky import Cut, Fault, Hold, Mute, Shaky
+from tests.shaky import Cut, Fault, Mute, Shaky
 
 Json = dict[str, Any]
 Key = tuple[str, str]
@@ -87,7 +87,9 @@ class Stage:
         self.admin = await asyncpg.connect(self.dsn)
         await self.admin.execute("create schema backup")
         for table in TABLES:
-            await self.admin.execute(f"create table backup.{table} as select 0 as backup_number, * from journal.{table} limit 0")
+            await self.admin.execute(
+                f"create table backup.{table} as select 0 as backup_number, * from journal.{table} limit 0"
+            )
             names = await self.admin.fetch(
                 "select attname from pg_attribute where attrelid = $1::text::regclass and attnum > 0 order by attnum",
                 f"journal.{table}",
@@ -170,7 +172,9 @@ class Stage:
     async def forget(self, journal: str) -> None:
         """A world is over."""
         number = await self._number(journal)
-        await self.admin.execute("".join(f"delete from backup.{table} where journal_id = {number};" for table in TABLES))
+        await self.admin.execute(
+            "".join(f"delete from backup.{table} where journal_id = {number};" for table in TABLES)
+        )
         await self.call("DELETE", f"/v1/journals/{journal}")
 
     async def _number(self, journal: str) -> int:
@@ -320,7 +324,9 @@ class World:
 
     # What applications do.
 
-    async def write(self, phone: Phone, key: Key, kind: Kind, policy: Policy, *, wide: bool, number: int | None) -> None:
+    async def write(
+        self, phone: Phone, key: Key, kind: Kind, policy: Policy, *, wide: bool, number: int | None
+    ) -> None:
         """One change; what is there decides between an insert and an update, and a delete needs something."""
         collection = phone.it.collection(key[0], on_conflict=policy)
         view = await collection.get(key[1])
@@ -394,8 +400,8 @@ class World:
         after = await phone.it.collection(one.collection).get(name)
         if after == view:
             return
-        values = [value for value in (after or {}).values() if isinstance(value, int)]
-        for value in values or [None]:
+        values: list[int | None] = [*_values(after)] or [None]
+        for value in values:
             sets, order = frozenset(after or ()), next(self.orders)
             op = "delete" if after is None else "put"
             unsets = frozenset((view or {}).keys() - sets)
@@ -492,9 +498,7 @@ class World:
 
         if during == "open":
             await phone.close()
-            replica = Replica.open(
-                phone.path, f"{phone.shaky.url}/v1/journals/{self.j}", collections=phone.wanted
-            )
+            replica = Replica.open(phone.path, f"{phone.shaky.url}/v1/journals/{self.j}", collections=phone.wanted)
             opening = replica.__aenter__()
 
             async def work() -> None:

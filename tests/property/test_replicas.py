@@ -57,7 +57,7 @@ def step(**drawn: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Any
     """A rule whose steps are written down: what fails once and then no more is to be understood as well."""
 
     def ruled(does: Callable[..., None]) -> Any:
-        return rule(**drawn)(written(does))
+        return cast("Any", rule)(**drawn)(written(does))
 
     return ruled
 
@@ -193,11 +193,12 @@ class Machine(RuleBasedStateMachine):
     ) -> None:  # fmt: skip
         phone, w = self.phone(who), self.w
         second = self.phone(other)
-        steps = {
+        whom: list[Phone | str | None] = [phone, key[0], None]
+        steps: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "write": partial(w.write, phone, self.key(phone, key), kind, self.policy(policy), wide=False, number=None),
             "push": partial(w.foreign, [key], is_gone=kind == "delete"),
             "sync": partial(w.sync, second) if second is not phone else partial(w.foreign, [key]),
-            "resync": partial(w.resync, [phone, key[0], None][other % 3]),
+            "resync": partial(w.resync, whom[other % 3]),
             "compact": partial(w.compact, 0),
             "restart": w.restart,
             "restore": partial(w.restore, -1, is_told=False, going_on=other),
@@ -294,8 +295,8 @@ class Machine(RuleBasedStateMachine):
         self.run(self.w.restore(which, is_told=is_told, going_on=going_on))
 
     @step(
-        who=phones, key=keys, kind=kinds, policy=policies, fault=st.none() | cuts, is_told=st.sampled_from([False, False, True]),
-        going_on=st.sampled_from([0, 1, 9]),
+        who=phones, key=keys, kind=kinds, policy=policies, fault=st.none() | cuts,
+        is_told=st.sampled_from([False, False, True]), going_on=st.sampled_from([0, 1, 9]),
     )  # fmt: skip
     def write_sync_and_restore(
         self, who: int, key: Key, kind: Kind, policy: Policy, fault: Fault | None, is_told: bool, going_on: int
@@ -320,9 +321,7 @@ class Machine(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def machine(
-    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[type[Machine]]:
+def machine(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Machine]]:
     """The machine on a service of its own, in a loop of its own."""
     watch_connections(monkeypatch)
     hear(monkeypatch)
@@ -342,11 +341,16 @@ def test_p9_p10_whatever_happens_replicas_end_with_what_the_server_has_and_nothi
     began = time.monotonic()
 
     try:
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, database=None, phases=PHASES,
-                suppress_health_check=list(HealthCheck), report_multiple_bugs=False,
+                max_examples=EXAMPLES,
+                stateful_step_count=STEPS,
+                deadline=None,
+                database=None,
+                phases=PHASES,
+                suppress_health_check=list(HealthCheck),
+                report_multiple_bugs=False,
             ),
         )
     except BaseException:
@@ -355,7 +359,8 @@ def test_p9_p10_whatever_happens_replicas_end_with_what_the_server_has_and_nothi
             shortest[f"{type(failed.error).__name__} {str(failed.error)[:30]}"] = failed
         for failed in shortest.values():
             steps = "\n".join(f"  {step}" for step in failed.steps)
-            print(f"\nafter {machine.examples} examples failed with\n{''.join(traceback.format_exception(failed.error))}after\n{steps}")
+            told = "".join(traceback.format_exception(failed.error))
+            print(f"\nafter {machine.examples} examples failed with\n{told}after\n{steps}")
         raise
 
     tally = machine.stage.tally
