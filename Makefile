@@ -5,7 +5,7 @@ ARGS   ?=
 BIN    := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check format bench bench-curves bench-profiles bench-peers prove soak schema clean anew
+.PHONY: help install run test check format bench bench-curves bench-profiles bench-peers prove prove-replicas soak schema clean anew
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-peers: .installed .peers/installed ## the same work for Kinto and for a ta
 
 prove: .installed .peers/installed ## what those lose and do twice, and that this service does not
 	@$(BIN)/python -m bench.peers prove $(ARGS)
+
+prove-replicas: .installed ## 5,000 examples of replicas and a server through all that can go wrong: an hour or less
+	@JOURNAL_TEST_REPLICAS=$${JOURNAL_TEST_REPLICAS:-5000} $(BIN)/pytest tests/property/test_replicas.py --hypothesis-seed=1 $(ARGS)
 
 soak: .installed ## an hour of mixed load: does anything get lost, fail or grow?
 	@$(BIN)/python -m bench.soak $(ARGS)

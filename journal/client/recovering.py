@@ -53,6 +53,8 @@ class Recovering:
         if resync.reconcile == "verify":
             await self._verify_history()
         else:
+            if resync.reason == "horizon":  # the chain that would tell whether this is still our history is gone
+                await self.db.write(_offer)
             await self.replace(None if resync.collections is None else frozenset(resync.collections))
 
     async def replace(self, only: frozenset[str] | None = None) -> None:
@@ -62,6 +64,8 @@ class Recovering:
         """
         wanted = self.pulling.wanted
         at = await self.db.read(file.cursor)
+        if wanted is not None and only is not None and at is not None and at.collections is not None:
+            only |= wanted - at.collections  # what the cursor is not for cannot go on from it
         if wanted is None or at is None or only is None or only >= wanted:
             first, loaded = await self._load(wanted)
             cursor, replaced = first.cursor, None

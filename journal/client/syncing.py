@@ -26,6 +26,7 @@ from journal.client.recovering import Recovering
 from journal.client.told import Told
 
 RECOVERIES = 5
+RECOVERABLE = frozenset(("resync_required", "client_forgotten"))
 PURGE_S = 3600.0
 
 
@@ -87,19 +88,24 @@ class Syncing:
 
     async def recover(self, error: Refused) -> None:
         """Find the way back after a 410, or under a new name; any other error is raised again."""
+        if error.code not in RECOVERABLE:
+            raise error
         if error.code == "client_forgotten":
             await self.db.write(file.take_new_identity)
-        elif error.code == "resync_required":
-            await self.recovering.recover(msgspec.convert(error.problem, Resync))
         else:
-            raise error
+            await self.recovering.recover(msgspec.convert(error.problem, Resync))
 
     async def _recovered(self, work: Callable[[], Awaitable[None]]) -> None:
+        refused: Refused | None = None
         for _ in range(RECOVERIES + 1):
             try:
+                if refused is not None:
+                    await self.recover(refused)
                 return await work()
-            except Refused as error:
-                await self.recover(error)
+            except Refused as error:  # also of the way back: another may have to be found meanwhile
+                if error.code not in RECOVERABLE:
+                    raise
+                refused = error
         raise NotRecovered(
             f"{self.journal.name} was recovered {RECOVERIES + 1} times and the service still does not go on from there:"
             " ask its operator what the audit log says; if nothing, sync into a new file and compare"
