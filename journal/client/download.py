@@ -8,6 +8,7 @@ off or damaged is told from what is whole (docs/protocol.md, sections 6 and 8).
 import asyncio
 import os
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import IO, Literal
 
@@ -21,6 +22,7 @@ from journal.errors import JournalError
 Coding = Literal["zstd", "gzip"]
 PIECE = 256 * 1024
 LINE_BYTES = 64 << 20
+ASKED = 3  # how often for one that is there
 PAUSES_S = (0.1, 0.5, 1.0, 2.0)  # between attempts, as long as nothing comes
 Told = Callable[[int, int], None]  # bytes that are here, and of how many
 
@@ -106,9 +108,15 @@ async def _fetch(http: Http, journal: str, part: Path, coding: Coding, told: Tol
     place = http.place("journals", journal, "snapshot")
     if collections is not None:
         place = place.with_query(collections=collections)
-    async with http.request("GET", place) as response:
-        path = response.headers["Location"]
-    return await _receive(http, journal, path, {"Accept-Encoding": coding}, part, told)
+    for attempts in count(1):
+        async with http.request("GET", place) as response:
+            path = response.headers["Location"]
+        try:
+            return await _receive(http, journal, path, {"Accept-Encoding": coding}, part, told)
+        except Refused as error:
+            if error.status != 404 or attempts == ASKED:  # kept no more: the server was set back, or has another spool
+                raise
+    raise AssertionError
 
 
 async def _receive(http: Http, journal: str, path: str, headers: dict[str, str], part: Path, told: Told) -> Origin:

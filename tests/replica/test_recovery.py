@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 from aiohttp import web
 
-from journal.client import NotRecovered, Progress, Replica, Unreachable, pulled
+from journal.client import NotRecovered, Progress, Replica, Unreachable, download, pulled
 from tests.conftest import named
 from tests.harness import Harness, Json, delete, eventually, insert, put, serving, update
 from tests.replica.conftest import Opener
@@ -220,6 +220,30 @@ async def breaking(service: Harness, *, after: int) -> AsyncIterator[Breaking]:
         yield proxy
     finally:
         await runner.cleanup()
+
+
+async def test_a_snapshot_that_is_gone_before_it_was_fetched_is_asked_for_again(
+    service: Harness, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server was set back between its naming the snapshot and its being asked for it."""
+    await service.pushed([insert("todo", "a")])
+    replica = await opened()
+    await replica.sync()
+    await service.call("POST", "j/resync", json={"reason": "looks wrong"})
+    receive, gone = download._receive, list[str]()
+
+    async def too_late(http: Any, journal: str, path: str, *rest: Any) -> Any:
+        if not gone:
+            gone.append(path)
+            path += "0"
+        return await receive(http, journal, path, *rest)
+
+    monkeypatch.setattr(download, "_receive", too_late)
+
+    await replica.sync()
+
+    assert gone
+    assert await whole(replica) == {"todo": {"a": {"n": 1}}}
 
 
 async def test_a_sync_waits_as_long_as_the_operator_said(service: Harness, opened: Opener) -> None:
