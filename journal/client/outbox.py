@@ -8,6 +8,7 @@ outcome. What is changed meanwhile is another change with a higher version.
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -25,7 +26,7 @@ _names = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """A change as it is sent."""
+    """A change as it is sent. `has_failed`: it had been answered so, and goes again with what was acknowledged."""
 
     seq: int
     collection: str
@@ -36,6 +37,7 @@ class Waiting(msgspec.Struct, frozen=True):
     made_on: bytes | None
     by_data: bool
     moment: Moment
+    has_failed: bool
 
     @property
     def key(self) -> Key:
@@ -275,7 +277,7 @@ def _number(db: sqlite3.Connection, client: str) -> int | None:
     return push
 
 
-_COLUMNS = "seq, collection, atom, version, op, data, unset, base, made_on, by_data, boot, steady_ns, wall_ns"
+_COLUMNS = "seq, collection, atom, version, op, data, unset, base, made_on, by_data, boot, steady_ns, wall_ns, status"
 
 
 def _of(db: sqlite3.Connection, push: int) -> list[Waiting]:
@@ -285,10 +287,14 @@ def _of(db: sqlite3.Connection, push: int) -> list[Waiting]:
 
 def _waiting(
     seq: int, collection: str, atom: str, version: int, op: PushOp, data: str | None, unset: str, base: int | None,
-    made_on: str | None, by_data: int, boot: str, steady_ns: int, wall_ns: int,
+    made_on: str | None, by_data: int, boot: str, steady_ns: int, wall_ns: int, status: Status | None,
 ) -> Waiting:  # fmt: skip
-    patch, moment = Patch(op, _bytes(data), _names(unset)), Moment(boot, steady_ns, wall_ns)
-    return Waiting(seq, collection, atom, version, patch, base, _bytes(made_on), bool(by_data), moment)
+    patch, moment, has_failed = (
+        Patch(op, _bytes(data), _names(unset)),
+        Moment(boot, steady_ns, wall_ns),
+        status in FAILED,
+    )
+    return Waiting(seq, collection, atom, version, patch, base, _bytes(made_on), bool(by_data), moment, has_failed)
 
 
 def _told(change: Waiting, clock: Clock, *, has_cursor: bool) -> dict[str, Any]:
@@ -299,7 +305,9 @@ def _told(change: Waiting, clock: Clock, *, has_cursor: bool) -> dict[str, Any]:
     if patch.unset:
         told["unset"] = patch.unset
     if patch.op != "insert":
-        if change.by_data or change.base is None or not has_cursor:
+        if change.has_failed:  # it is to fail again: somebody may have settled it
+            told["if_data"] = {"refused": uuid4().hex}
+        elif change.by_data or change.base is None or not has_cursor:
             told["if_data"] = None if change.made_on is None else Raw(change.made_on)
         else:
             told["base"] = change.base

@@ -430,6 +430,37 @@ async def test_p9_what_a_restored_server_lost_of_acknowledged_pushes_is_offered_
             assert [entry["op"] for entry in history] == ["insert"]
 
 
+async def test_what_had_been_refused_is_refused_again_by_a_restored_server(
+    restorable: Restorable, tmp_path: Path
+) -> None:
+    """It is offered with what was acknowledged beside it, and somebody has decided meanwhile that it is not to be."""
+    path = tmp_path / "phone.db"
+    async with serving(restorable.dsn, tmp_path) as service:
+        await service.create()
+        await service.pushed([insert("todo", "a"), insert("todo", "b")])
+        async with Replica.open(path, f"{service.url}/v1/journals/j") as replica:
+            await replica.sync()
+    backup = await restorable.backup()
+    async with serving(restorable.dsn, tmp_path) as service:
+        await service.pushed([update("todo", "b", {"n": 2}, if_data={"n": 1})])
+        async with Replica.open(path, f"{service.url}/v1/journals/j") as replica:
+            await replica.collection("todo").update("a", {"m": 1})
+            await replica.collection("todo").update("b", {"m": 1})
+            await replica.sync()
+            [conflict] = await replica.conflicts()
+            await replica.settle(conflict, "server")
+
+    async with (
+        serving(backup, tmp_path) as service,
+        Replica.open(path, f"{service.url}/v1/journals/j") as replica,
+    ):
+        await replica.sync()
+
+        assert await at_server(service) == {"todo": {"a": {"n": 1, "m": 1}, "b": {"n": 1}}}
+        assert await whole(replica) == await at_server(service)
+        assert await replica.conflicts() == []
+
+
 async def test_a_sync_that_is_cut_goes_on_in_the_middle_of_its_round(
     service: Harness, opened: Opener, monkeypatch: pytest.MonkeyPatch, asked: list[str]
 ) -> None:
