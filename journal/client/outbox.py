@@ -123,6 +123,8 @@ def settle(db: sqlite3.Connection, sending: Sending, answer: PushAnswer, now: fl
         renumber(db, sending, is_new_client=True)  # somebody else counts under this name: the file is a copy
         return None
     db.execute("update push set answered = ?, offered = 0 where id = ?", (now, sending.id))
+    if answer.chain:
+        file.tell(db, "acknowledged", f"{answer.epoch}:{answer.head}:{answer.chain}")
     if sending.is_offered and answer.replayed:
         return []  # the server has not lost it
     kept: list[int] = []
@@ -215,6 +217,7 @@ def say_all_by_data(db: sqlite3.Connection) -> None:
 
 def offer(db: sqlite3.Connection) -> None:
     """The server was set back: what it had acknowledged is sent again, under the old numbers."""
+    file.tell(db, "acknowledged", None)
     db.execute("update push set answered = null, offered = 1, attempts = 0 where answered is not null")
     db.execute("update change set by_data = 1 where push in (select id from push where offered = 1)")
 

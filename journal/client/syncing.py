@@ -24,6 +24,7 @@ from journal.client.pulling import PAGE, Pulling
 from journal.client.pushing import Pushing
 from journal.client.recovering import Recovering
 from journal.client.told import Told
+from journal.core import cursor as cursors
 
 RECOVERIES = 5
 RECOVERABLE = frozenset(("resync_required", "client_forgotten"))
@@ -112,6 +113,7 @@ class Syncing:
         )
 
     async def _round(self) -> None:
+        await self._confirm()
         applied = await self._exchange()
         if applied is None:
             applied = await self.pulling.pull()
@@ -121,6 +123,14 @@ class Syncing:
             assert applied is not None  # there is a cursor now
         await self.compare(applied)
         await self._tidy()
+
+    async def _confirm(self) -> None:
+        """Ask whether what was acknowledged ahead of the cursor is still there: the cursor alone would not tell."""
+        at, text = await self.db.read(lambda db: (file.cursor(db), file.meta(db, "acknowledged")))
+        if text is None:
+            return
+        if at is None or cursors.parse(text, parameter="cursor").revision > at.round_base:
+            await self.journal.cursor(text, self.pulling.wanted)
 
     async def _exchange(self) -> Applied | None:
         """Push everything that waits; the end of the round, where the last push brought it along."""

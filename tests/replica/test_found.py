@@ -92,3 +92,24 @@ async def test_p9_what_a_restore_took_is_offered_again_also_when_the_horizon_has
 
             assert await replica.collection("todo").get("lost") == {"n": 2}
             assert ("todo", "lost") in await stage.state("j")
+
+
+async def test_p9_what_was_acknowledged_ahead_of_the_cursor_is_offered_again_when_a_restore_took_it(
+    database: str, tmp_path: Path
+) -> None:
+    """The cursor was older than the backup, and so still good: nobody noticed, and what was pushed since was let go."""
+    async with staged(database, tmp_path) as stage:
+        await stage.call("PUT", "/v1/journals/j")
+        async with Replica.open(tmp_path / "phone.db", f"{stage.url}/v1/journals/j") as replica:
+            await replica.sync()
+            await stage.keep("j", 0)
+            await replica.collection("todo").insert("lost", {"n": 2})
+            await replica._syncing.push()  # as in the background; the process ends before the stream tells of it
+            await stage.set_back("j", 0)
+            await stage.call("POST", "/v1/journals/j/changes", {"changes": [insert("todo", f"{n}") for n in range(3)]})
+
+            await replica.sync()
+            await replica.sync()
+
+            assert ("todo", "lost") in await stage.state("j")
+            assert await replica.collection("todo").get("lost") == {"n": 2}
