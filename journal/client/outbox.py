@@ -26,7 +26,7 @@ _names = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """A change as it is sent. `has_failed`: it had been answered so, and goes again with what was acknowledged."""
+    """A change as it is sent. `status` and `revision`: what it was answered before, where it is offered again."""
 
     seq: int
     collection: str
@@ -37,7 +37,13 @@ class Waiting(msgspec.Struct, frozen=True):
     made_on: bytes | None
     by_data: bool
     moment: Moment
-    has_failed: bool
+    status: Status | None
+    revision: int | None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it had been refused: it goes again only with what was acknowledged beside it."""
+        return self.status in FAILED
 
     @property
     def key(self) -> Key:
@@ -125,8 +131,6 @@ def settle(db: sqlite3.Connection, sending: Sending, answer: PushAnswer, now: fl
     db.execute("update push set answered = ?, offered = 0 where id = ?", (now, sending.id))
     if answer.chain:
         file.tell(db, "acknowledged", f"{answer.epoch}:{answer.head}:{answer.chain}")
-    if sending.is_offered and answer.replayed:
-        return []  # the server has not lost it
     kept: list[int] = []
     held: list[_Held] = []
     stands: dict[Key, _Held] = {}  # what those behind it are made on, whatever they are: the last of each atom counts
@@ -134,6 +138,8 @@ def settle(db: sqlite3.Connection, sending: Sending, answer: PushAnswer, now: fl
     outcomes: Sequence[Outcome | None] = answer.outcomes or [None] * len(sending.changes)
     is_refused = sending.is_atomic and any(outcome and outcome.status in FAILED for outcome in outcomes)
     for change, outcome in zip(sending.changes, outcomes, strict=True):
+        if sending.is_offered and answer.replayed and _is_known(change, outcome, is_refused=is_refused):
+            continue  # the server has not lost it
         if outcome is None:
             held.append(_Held(change, "forgotten", answer.head))
             followers = [(follower.seq,) for follower in _followers(db, change)]
@@ -280,7 +286,10 @@ def _number(db: sqlite3.Connection, client: str) -> int | None:
     return push
 
 
-_COLUMNS = "seq, collection, atom, version, op, data, unset, base, made_on, by_data, boot, steady_ns, wall_ns, status"
+_COLUMNS = (
+    "seq, collection, atom, version, op, data, unset, base, made_on, by_data,"
+    " boot, steady_ns, wall_ns, status, revision"
+)
 
 
 def _of(db: sqlite3.Connection, push: int) -> list[Waiting]:
@@ -291,13 +300,12 @@ def _of(db: sqlite3.Connection, push: int) -> list[Waiting]:
 def _waiting(
     seq: int, collection: str, atom: str, version: int, op: PushOp, data: str | None, unset: str, base: int | None,
     made_on: str | None, by_data: int, boot: str, steady_ns: int, wall_ns: int, status: Status | None,
+    revision: int | None,
 ) -> Waiting:  # fmt: skip
-    patch, moment, has_failed = (
-        Patch(op, _bytes(data), _names(unset)),
-        Moment(boot, steady_ns, wall_ns),
-        status in FAILED,
+    patch, moment = Patch(op, _bytes(data), _names(unset)), Moment(boot, steady_ns, wall_ns)
+    return Waiting(
+        seq, collection, atom, version, patch, base, _bytes(made_on), bool(by_data), moment, status, revision
     )
-    return Waiting(seq, collection, atom, version, patch, base, _bytes(made_on), bool(by_data), moment, has_failed)
 
 
 def _told(change: Waiting, clock: Clock, *, has_cursor: bool) -> dict[str, Any]:
@@ -316,6 +324,15 @@ def _told(change: Waiting, clock: Clock, *, has_cursor: bool) -> dict[str, Any]:
             told["base"] = change.base
     told["age_ms"] = clock.age_ms(change.moment)
     return told
+
+
+def _is_known(change: Waiting, outcome: Outcome | None, *, is_refused: bool) -> bool:
+    """Whether a replay only says again what was taken before; it may be of a later decision, whose answer was lost."""
+    if outcome is None or change.has_failed:
+        return outcome is None or is_refused or outcome.status in FAILED
+    return (
+        not is_refused and outcome.status not in FAILED and _acknowledged(change, outcome).revision == change.revision
+    )
 
 
 def _acknowledged(change: Waiting, outcome: Outcome) -> _Held:

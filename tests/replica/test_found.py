@@ -6,7 +6,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from journal.client import Replica
+from journal.client import Replica, Unreachable
 from tests.harness import Harness, insert, put
 from tests.replica.conftest import Opener
 from tests.replicas import staged
@@ -113,3 +113,36 @@ async def test_p9_what_was_acknowledged_ahead_of_the_cursor_is_offered_again_whe
 
             assert ("todo", "lost") in await stage.state("j")
             assert await replica.collection("todo").get("lost") == {"n": 2}
+
+
+async def test_p9_an_offer_that_was_refused_is_kept_also_where_its_answer_was_lost(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The replay was taken for that of the first decision, and the change was nowhere."""
+    async with staged(database, tmp_path) as stage:
+        await stage.call("PUT", "/v1/journals/j")
+        async with Replica.open(tmp_path / "phone.db", f"{stage.url}/v1/journals/j") as replica:
+            await replica.sync()
+            await stage.keep("j", 0)
+            await replica.collection("todo").insert("a", {"n": "mine"})
+            await replica.sync()
+            await stage.set_back("j", 0)
+            theirs = [insert("todo", "a", {"n": "theirs"}), insert("todo", "b")]
+            await stage.call("POST", "/v1/journals/j/changes", {"changes": theirs})
+            push = replica._syncing.journal.push
+
+            async def unheard(body: Any) -> Any:
+                await push(body)
+                raise Unreachable(stage.url, "cut")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(replica._syncing.journal, "push", unheard)
+                with pytest.raises(Unreachable):
+                    await replica.sync()
+
+            await replica.sync()
+
+            assert [(c.atom, c.mine, c.theirs) for c in await replica.conflicts()] == [
+                ("a", {"n": "mine"}, {"n": "theirs"})
+            ]
+            assert await replica.collection("todo").get("a") == {"n": "theirs"}
