@@ -110,7 +110,9 @@ async def _fetch(http: Http, journal: str, part: Path, coding: Coding, told: Tol
         place = place.with_query(collections=collections)
     for attempts in count(1):
         async with http.request("GET", place) as response:
-            path = response.headers["Location"]
+            path = response.headers.get("Location", "")
+            if response.status != 303 or not path:
+                raise Unreachable(http.url, f"{response.status} without a snapshot's place")
         try:
             return await _receive(http, journal, path, {"Accept-Encoding": coding}, part, told)
         except Refused as error:
@@ -123,10 +125,14 @@ async def _receive(http: Http, journal: str, path: str, headers: dict[str, str],
     async with http.request("GET", http.below(path), headers) as response:
         tag = response.headers.get("ETag", "")
         sent_in = response.headers.get("Content-Encoding", "identity")
-        if response.status == 206:
-            size = int(response.headers["Content-Range"].rpartition("/")[2])
-        else:
-            size = int(response.headers.get("Content-Length", "0"))
+        told_size = (
+            response.headers.get("Content-Range", "").rpartition("/")[2]
+            if response.status == 206
+            else response.headers.get("Content-Length", "0")
+        )
+        if response.status not in (200, 206) or not told_size.isdecimal():
+            raise Unreachable(http.url, f"{response.status} is no snapshot")
+        size = int(told_size)
         origin = Origin(http.url, journal, path, tag, sent_in, size)
         with part.open("ab" if response.status == 206 else "wb") as file:
             if response.status != 206:

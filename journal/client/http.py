@@ -99,8 +99,21 @@ class Http:
         return place
 
     def below(self, path: str) -> URL:
-        """The URL of a path that the service named, such as a Location."""
-        return self._root.join(URL(path, encoded=True))
+        """The URL of a path that the service named, such as a Location; Unreachable where it leads elsewhere.
+
+        What goes with each request, such as Authorization, is for the service alone. Who stands before it with a
+        prefix of their own passes on what it named without one.
+        """
+        try:
+            place = self._root.join(URL(path, encoded=True))
+        except ValueError as error:
+            raise Unreachable(self.url, f"it leads to no URL: {error}") from None
+        if not place.absolute or place.origin() != self._root.origin():
+            raise Unreachable(self.url, f"it leads to {place.host}, which is not the service")
+        prefix = self._root.raw_path.rstrip("/")
+        return (
+            place if place.raw_path.startswith(prefix + "/") else place.with_path(prefix + place.raw_path, encoded=True)
+        )
 
     @asynccontextmanager
     async def request(

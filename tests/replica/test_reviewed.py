@@ -1,0 +1,76 @@
+"""What a hostile reading of the replica has found, each as the shortest way to it."""
+
+import pytest
+from aiohttp import web
+
+from journal.client import Replica, Unreachable
+from tests.harness import Harness, insert
+from tests.replica.conftest import Opener
+from tests.replica.front import front
+
+
+async def begun(service: Harness) -> None:
+    """More atoms than a first sync takes in a page: it asks for a snapshot."""
+    for start in (0, 600):
+        await service.pushed([insert("todo", f"a{n:04}") for n in range(start, start + 600)])
+
+
+@pytest.mark.parametrize("status", [200, 204, 301, 303])
+async def test_what_answers_in_place_of_a_snapshot_is_no_answer(service: Harness, opened: Opener, status: int) -> None:
+    """A portal's page, where the snapshot's place was expected, was a KeyError."""
+    await begun(service)
+
+    async def portal(request: web.Request) -> web.StreamResponse | None:
+        if request.path.endswith("/snapshot"):
+            return web.Response(status=status, text=None if status == 204 else "<html>", content_type="text/html")
+        return None
+
+    async with front(service.url, portal) as url:
+        replica: Replica = await opened(url=f"{url}/v1/journals/j")
+
+        with pytest.raises(Unreachable):
+            await replica.sync()
+
+
+@pytest.mark.parametrize("status", [302, 303])
+async def test_a_token_goes_to_no_other_host_that_an_answer_leads_to(
+    service: Harness, opened: Opener, status: int
+) -> None:
+    """The Location of a portal, or of anybody who answers in the service's place, was sent the Authorization."""
+    await begun(service)
+    heard = list[str | None]()
+
+    async def listen(request: web.Request) -> web.StreamResponse:
+        heard.append(request.headers.get("Authorization"))
+        return web.Response(text="<html>", content_type="text/html")
+
+    async with front(service.url, listen) as elsewhere:
+
+        async def portal(request: web.Request) -> web.StreamResponse | None:
+            if request.path.endswith("/snapshot"):
+                return web.Response(status=status, headers={"Location": f"{elsewhere}/login"})
+            return None
+
+        async with front(service.url, portal) as url:
+            token = {"Authorization": "Bearer secret"}
+            replica: Replica = await opened(url=f"{url}/v1/journals/j", headers=token)
+
+            with pytest.raises(Unreachable):
+                await replica.sync()
+
+    assert heard == []
+
+
+async def test_a_service_below_a_prefix_gives_its_snapshots_there_as_well(service: Harness, opened: Opener) -> None:
+    """A Location without the prefix, which the service does not know of, was asked for without it."""
+    await begun(service)
+
+    async def pass_on(_: web.Request) -> None:
+        pass
+
+    async with front(service.url, pass_on, prefix="/under") as url:
+        replica: Replica = await opened(url=f"{url}/v1/journals/j")
+
+        await replica.sync()
+
+        assert await replica.collection("todo").count() == 1200
