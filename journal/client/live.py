@@ -15,7 +15,7 @@ import msgspec
 from journal.client import file, local
 from journal.client.calls import jittered, listed
 from journal.client.connection import Connection
-from journal.client.events import Event, Parser, TooLong, events
+from journal.client.events import Event, Parser, events
 from journal.client.http import Refused
 from journal.client.pulling import Pulling
 from journal.client.role import Role
@@ -59,30 +59,32 @@ class Live:
     async def run(self) -> None:
         """Sync and follow, for ever."""
         while True:
-            if not self.role.take():
-                self.state = "standby"
-                await self._pause(LOOK_S * random.uniform(1, 2), is_patient=False)  # noqa: S311
-                continue
-            pause = 0.0
+            pause, is_ours = 0.0, False
             try:
+                is_ours = self.role.take()
+                if not is_ours:
+                    self.state = "standby"
+                    await self._pause(LOOK_S * random.uniform(1, 2), is_patient=False)  # noqa: S311
+                    continue
                 try:
                     pause = await self._follow()
                 except Refused as error:
                     await self.syncing.recover(error)
-            except (JournalError, sqlite3.OperationalError, TooLong) as error:
-                self.error = error if isinstance(error, JournalError) else JournalError(str(error))
+            except Exception as error:  # a full disk, an answer that nobody foresaw: nothing ends it but stop
+                self.error = error if isinstance(error, JournalError) else JournalError(_said(error))
                 after = error.retry_after if isinstance(error, Refused) else 0
                 pause = max(after, min(FIRST_PAUSE_S * 2 ** min(self._failures, 10), LONGEST_PAUSE_S))
                 self._failures += 1
                 self.state = "offline"
-                await self.tell_askers(str(error) or type(error).__name__)
+                await self.tell_askers(_said(error))
             finally:
-                await leave(self.role, self.db)
+                if is_ours:
+                    await leave(self.role, self.db)
             await self._pause(jittered(pause), is_patient=True)
 
     async def tell_askers(self, error: str | None) -> None:
         """Tell those who wait for a sync what came of it."""
-        with contextlib.suppress(JournalError, sqlite3.OperationalError):
+        with contextlib.suppress(JournalError, sqlite3.Error):
             await self.db.write(lambda db: answer(db, file.meta(db, "asked") or 0, error))
 
     async def _sync(self) -> None:
@@ -174,7 +176,7 @@ class Live:
         """Whether somebody waits for a sync, and when one got through; no and None where the file cannot be read."""
         try:
             return await self._has_asked(), await self.db.read(lambda db: file.meta(db, "synced_at"))
-        except (JournalError, sqlite3.OperationalError):
+        except (JournalError, sqlite3.Error):
             return False, None
 
     async def _has_changes(self) -> bool:
@@ -199,6 +201,10 @@ class Live:
             if self._is_woken or not is_patient or has_asked or synced_at != before:
                 break
         self._is_woken = False
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, JournalError) and str(error) else f"{type(error).__name__}: {error}"
 
 
 def want(db: sqlite3.Connection) -> None:

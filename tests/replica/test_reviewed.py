@@ -4,7 +4,7 @@ import pytest
 from aiohttp import web
 
 from journal.client import Replica, Unreachable
-from tests.harness import Harness, insert
+from tests.harness import Harness, eventually, insert
 from tests.replica.conftest import Opener
 from tests.replica.front import front
 
@@ -74,3 +74,31 @@ async def test_a_service_below_a_prefix_gives_its_snapshots_there_as_well(servic
         await replica.sync()
 
         assert await replica.collection("todo").count() == 1200
+
+
+async def test_syncing_in_the_background_goes_on_after_an_answer_that_makes_no_sense(
+    service: Harness, opened: Opener
+) -> None:
+    """It had ended for good, `start` did not begin it again, and `close` raised with the file left open."""
+    is_bad = [True]
+
+    async def portal(request: web.Request) -> web.StreamResponse | None:
+        if request.path.endswith("/stream") and is_bad[0]:
+            return web.Response(text="event: deltas\ndata: <html>\n\n", content_type="text/event-stream")
+        return None
+
+    async with front(service.url, portal) as url:
+        replica: Replica = await opened(url=f"{url}/v1/journals/j")
+        await replica.start()
+
+        async def has_failed() -> bool:
+            return (await replica.status()).error is not None
+
+        async def follows() -> bool:
+            return (await replica.status()).state == "following"
+
+        await eventually(has_failed)
+        is_bad[0] = False
+        replica.wake()
+        await eventually(follows)
+        await replica.close()
