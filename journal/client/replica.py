@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 from uuid import uuid4
 
 import msgspec
@@ -110,7 +110,7 @@ class Replica:
         self.wanted = None if collections is None else frozenset(map(_collection, collections))
         if self.wanted is not None and not self.wanted:
             raise ValueError("a replica of no collections: leave `collections` out for all of them")
-        self.on_conflict, self.clock = on_conflict, clock or Clock()
+        self.on_conflict, self.clock = _policy(on_conflict), clock or Clock()
         self._headers, self._keep_s, self._conflict = headers, keep_days * 86_400, conflict
         self._told = Told(
             progress=progress or (lambda _: None), conflicts=self._tell_conflicts, changed=self._tell_lookers
@@ -196,7 +196,7 @@ class Replica:
         """A collection, with a policy of its own for what is written to it. InvalidChange for one not asked for."""
         if self.wanted is not None and _collection(name) not in self.wanted:
             raise InvalidChange(f"this replica was opened for {', '.join(sorted(self.wanted))}, not for {name}")
-        return Collection(self, _collection(name), on_conflict or self.on_conflict)
+        return Collection(self, _collection(name), self._policy_of(on_conflict))
 
     async def collections(self) -> list[str]:
         """The names of those that have atoms."""
@@ -211,8 +211,9 @@ class Replica:
         """
         if self._transaction() is not None:
             raise RuntimeError("transactions cannot be nested")
+        policy = self._policy_of(on_conflict)
         async with self._writing:
-            transaction = _Transaction(self, on_conflict or self.on_conflict, _within.get())
+            transaction = _Transaction(self, policy, _within.get())
             token = _within.set(transaction)
             try:
                 await self._writer.call(lambda db: db.execute("begin immediate"))  # goes on where this is cancelled
@@ -382,6 +383,9 @@ class Replica:
         """Inside a transaction, what it has written so far is seen."""
         return await (self._reader.read(work) if self._transaction() is None else self._writer.call(work))
 
+    def _policy_of(self, said: Policy | None) -> Policy:
+        return self.on_conflict if said is None else _policy(said)
+
     def _must_be_open(self) -> None:
         if self._open is None:
             raise Closed
@@ -520,6 +524,13 @@ def _collection(name: str) -> str:
 def _atom(name: str) -> str:
     if not atom_ok(name):
         raise InvalidChange(f"{name!r} is no name of an atom: 1–255 bytes, no control character")
+    return name
+
+
+def _policy(name: Policy) -> Policy:
+    """What is no policy would be refused with all that is pushed with it, for ever."""
+    if name not in get_args(Policy):
+        raise InvalidChange(f"{name!r} is no policy: {', '.join(get_args(Policy))}")
     return name
 
 

@@ -1,9 +1,11 @@
 """What a hostile reading of the replica has found, each as the shortest way to it."""
 
+from typing import Any
+
 import pytest
 from aiohttp import web
 
-from journal.client import Replica, Unreachable
+from journal.client import InvalidChange, Replica, Unreachable
 from tests.harness import Harness, eventually, insert
 from tests.replica.conftest import Opener
 from tests.replica.front import front
@@ -102,3 +104,21 @@ async def test_syncing_in_the_background_goes_on_after_an_answer_that_makes_no_s
         replica.wake()
         await eventually(follows)
         await replica.close()
+
+
+@pytest.mark.parametrize("wrong", ["mrege", "", "Server"])
+async def test_trap_11_what_is_no_policy_is_not_written(service: Harness, opened: Opener, wrong: Any) -> None:
+    """It was kept with the change, and every push of it was refused, and of all that waited behind it, for ever."""
+    replica = await opened()
+
+    with pytest.raises(InvalidChange):
+        await replica.collection("todo", on_conflict=wrong).insert("a", {"n": 1})
+    with pytest.raises(InvalidChange):
+        async with replica.transaction(on_conflict=wrong):
+            await replica.collection("todo").insert("a", {"n": 1})
+    with pytest.raises(InvalidChange):
+        Replica.open("a.db", f"{service.url}/v1/journals/j", on_conflict=wrong)
+    await replica.sync()
+
+    assert (await replica.status()).pending == 0
+    assert await replica.collection("todo").count() == 0
