@@ -121,6 +121,7 @@ class Replica:
         self._looking: set[asyncio.Event] = set()
         self._live: Live | None = None
         self._running: asyncio.Task[None] | None = None
+        self._is_started = False  # else it runs for those who look, if at all
         self._open: AsyncExitStack | None = None
         self._error: str | None = None
         self._is_syncing = False
@@ -249,13 +250,21 @@ class Replica:
 
     async def start(self) -> None:
         """Sync in the background until `stop`: at once, soon after each change here, and as others change something."""
+        self._begin()
+        self._is_started = True
+
+    async def stop(self) -> None:
+        """Sync in the background no more."""
+        self._is_started = False
+        await self._end()
+
+    def _begin(self) -> None:
         self._must_be_open()
         if self._running is None:
             self._live = Live(self._syncing, self._role)
             self._running = asyncio.create_task(self._live.run())
 
-    async def stop(self) -> None:
-        """Sync in the background no more."""
+    async def _end(self) -> None:
         if self._running is not None:
             running, self._running, self._live = self._running, None, None
             running.cancel()
@@ -273,8 +282,7 @@ class Replica:
         Several changes of an atom may come as one. Who looks too slowly is told that whole collections may have
         changed. It ends when the replica is closed.
         """
-        is_ours = self._running is None
-        await self.start()
+        self._begin()
         looking = asyncio.Event()
         self._looking.add(looking)
         try:
@@ -289,8 +297,8 @@ class Replica:
                     await asyncio.wait_for(looking.wait(), LOOK_S)
         finally:
             self._looking.discard(looking)
-            if is_ours and not self._looking:
-                await self.stop()
+            if not self._is_started and not self._looking:
+                await self._end()
 
     async def status(self) -> Status:
         """How it stands."""
@@ -332,11 +340,12 @@ class Replica:
             if not is_own and await self._ask_whoever_syncs():
                 return None
             if is_own and self._live is not None and self._role.is_taken:
-                await self.stop()
+                await self._end()
                 try:
                     return await self._work(work, is_own=True)
                 finally:
-                    await self.start()
+                    if self._is_started or self._looking:
+                        self._begin()
             if is_own:
                 await self._reader.write(live.want)
             await asyncio.sleep(ASKED_S)

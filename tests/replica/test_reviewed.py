@@ -1,5 +1,6 @@
 """What a hostile reading of the replica has found, each as the shortest way to it."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -122,3 +123,39 @@ async def test_trap_11_what_is_no_policy_is_not_written(service: Harness, opened
 
     assert (await replica.status()).pending == 0
     assert await replica.collection("todo").count() == 0
+
+
+async def test_the_background_that_was_started_outlives_who_looked_before(service: Harness, opened: Opener) -> None:
+    """What a `follow` had begun ended with it, though `start` had been called meanwhile."""
+    replica: Replica = await opened()
+    looking = replica.follow()
+    told = asyncio.ensure_future(anext(looking))
+    await asyncio.sleep(0)
+    await replica.start()
+    await replica.collection("todo").insert("a", {"n": 1})
+    await told
+
+    await looking.aclose()
+    await replica.collection("todo").insert("b", {"n": 1})
+
+    async def is_pushed() -> bool:
+        return (await replica.status()).pending == 0
+
+    await eventually(is_pushed)
+
+
+async def test_the_background_ends_with_the_last_who_looks(service: Harness, opened: Opener) -> None:
+    """It went on for ever where the one who had looked first left first."""
+    replica: Replica = await opened()
+    first, second = replica.follow(), replica.follow()
+    both = [asyncio.ensure_future(anext(one)) for one in (first, second)]
+    await asyncio.sleep(0)
+    await replica.collection("todo").insert("a", {"n": 1})
+    await asyncio.gather(*both)
+
+    await first.aclose()
+    is_still_on = (await replica.status()).state != "idle"
+    await second.aclose()
+
+    assert is_still_on
+    assert (await replica.status()).state == "idle"
