@@ -105,7 +105,7 @@ class Replica:
         keep_days: float,
         clock: Clock | None,
     ) -> None:
-        self.path, self.url = Path(path), url
+        self.path, self.url = Path(path).absolute(), url  # whatever folder the process goes to
         self.service, self.journal = split(url)
         self.wanted = None if collections is None else frozenset(map(_collection, collections))
         if self.wanted is not None and not self.wanted:

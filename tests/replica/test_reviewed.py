@@ -1,6 +1,7 @@
 """What a hostile reading of the replica has found, each as the shortest way to it."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -159,3 +160,23 @@ async def test_the_background_ends_with_the_last_who_looks(service: Harness, ope
 
     assert is_still_on
     assert (await replica.status()).state == "idle"
+
+
+async def test_a_process_may_go_to_another_folder(
+    service: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies beside the file was sought in the new folder: closing raised, and snapshots were loaded there."""
+    await begun(service)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    async with Replica.open("phone.db", f"{service.url}/v1/journals/j") as replica:
+        monkeypatch.chdir(elsewhere)
+        await replica.sync()
+        client = (await replica.status()).client
+    async with Replica.open(tmp_path / "phone.db", f"{service.url}/v1/journals/j") as replica:
+        is_same = (await replica.status()).client == client
+
+    assert is_same
+    assert list(elsewhere.iterdir()) == []
