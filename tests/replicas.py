@@ -281,7 +281,7 @@ class World:
         self.orders = count(1)
         self.transactions = count(1)
         self.mine: dict[int, list[tuple[Phone, Made]]] = defaultdict(list)
-        self.sent: set[int] = set()
+        self.sent: set[tuple[str, int]] = set()  # by which replica: a copy may send what its origin takes back unsent
         self.again: set[int] = set()  # values that a settled conflict wrote once more
         self.record: list[Commit] = []
         self.position = 0
@@ -684,7 +684,8 @@ class World:
         """A replica is about to ask something."""
         if path[-1] in ("changes", "sync") and isinstance(body, dict):
             changes = json.loads(msgspec.json.encode(body.get("changes", [])))
-            self.sent |= {v for c in changes for v in c.get("data", {}).values() if isinstance(v, int)}
+            values = {v for c in changes for v in c.get("data", {}).values() if isinstance(v, int)}
+            self.sent |= {(phone.name, value) for value in values}
             self.tally.add("sent under", str(body.get("on_conflict", "server")))
 
     def answered(self, phone: Phone, path: tuple[str, ...], said: Json) -> None:
@@ -825,7 +826,7 @@ class World:
                     self._check_delete(phone, made, later, recorded, gone)
                 elif made.value in recorded or made.value in kept:
                     continue
-                elif made.value in self.sent or not _is_superseded(made, later):
+                elif (phone.name, made.value) in self.sent or not _is_superseded(made, later):
                     raise AssertionError(f"{phone.name} has lost what its application did: {made}")
 
     def _check_delete(self, phone: Phone, made: Made, later: list[Made], recorded: set[int], gone: set[Key]) -> None:
