@@ -918,7 +918,7 @@ def _seen(phone: Phone, made: Made, name: str, before: set[int]) -> set[Any]:
 
 def _is_superseded(made: Made, later: list[Made]) -> bool:
     """Whether what a change set is set or taken away again by one that may have been put together with it."""
-    left = set(made.sets)
+    left = set(made.sets) - {"big"}  # which says nothing of whose it is
     for one in later:
         if one.op in ("put", "insert", "delete"):
             return True
