@@ -16,7 +16,7 @@ from msgspec import UNSET, Raw, UnsetType
 from journal.client.http import READ_S, Http, Refused, Unreachable
 from journal.core.consolidate import Delta
 from journal.core.model import Key, Outcome
-from journal.wire import CursorAnswer, Deltas, HeadAnswer, PushAnswer
+from journal.wire import ConflictAnswer, CursorAnswer, Deltas, HeadAnswer, PushAnswer
 
 T = TypeVar("T")
 LOOKED_UP = 5000
@@ -145,6 +145,15 @@ class Journal:
                 for atom, held in atoms.items():
                     found[collection, atom] = None if held is None else (held.revision, bytes(held.data))
         return found
+
+    async def conflict(self, name: str) -> ConflictAnswer | None:
+        """A conflict that the service keeps; None where it has none of this name."""
+        try:
+            return await self._get(ConflictAnswer, "conflicts", name)
+        except Refused as error:
+            if error.code != "not_found":
+                raise
+            return None
 
     async def keep_servers(self, conflict: str) -> None:
         """Settle a conflict that the service keeps: what stands is to stay. No harm in doing it again."""

@@ -245,7 +245,7 @@ def pass_changes(db: sqlite3.Connection, revision: int) -> None:
 
 
 def purge(db: sqlite3.Connection, before: float) -> None:
-    """Let go of pushes that were answered before a moment, and of the oldest lines of the feed."""
+    """Let go of pushes that were answered before a moment, and of settled conflicts that nothing is left of."""
     db.execute(
         "delete from change where push in (select id from push p where answered < ?"
         " and not exists (select 1 from change c where c.push = p.id and c.passed = 0))",
@@ -253,6 +253,10 @@ def purge(db: sqlite3.Connection, before: float) -> None:
     )
     db.execute(
         "delete from push where answered < ? and not exists (select 1 from change c where c.push = push.id)", (before,)
+    )
+    db.execute(  # one whose change may be offered again says that it was settled
+        "delete from conflict where settled is not null and (kept is null or told = 1)"
+        " and not exists (select 1 from change c where c.seq = conflict.seq)"
     )
 
 

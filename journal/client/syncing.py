@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+from msgspec import UNSET
 
 from journal.client import file, outbox, pulled
 from journal.client.calls import Journal, Resync, Synced
@@ -25,6 +26,8 @@ from journal.client.pushing import Pushing
 from journal.client.recovering import Recovering
 from journal.client.told import Told
 from journal.core import cursor as cursors
+from journal.core.equal import same
+from journal.wire import ConflictAnswer
 
 RECOVERIES = 5
 RECOVERABLE = frozenset(("resync_required", "client_forgotten"))
@@ -167,7 +170,9 @@ class Syncing:
             await self.db.write(lambda db: outbox.purge(db, time.time() - self.keep_s))
             await self.recovering.sweep()
         for number, name in await self.db.read(_untold):
-            await self.journal.keep_servers(name)
+            kept = await self.journal.conflict(name)
+            if kept is not None and await self.db.read(partial(_is_of, number=number, kept=kept)):
+                await self.journal.keep_servers(name)
             await self.db.write(partial(_tell, number=number))
 
 
@@ -180,6 +185,18 @@ def _take(db: sqlite3.Connection, sending: Sending, answer: Synced) -> tuple[lis
 
 def _tell(db: sqlite3.Connection, *, number: int) -> None:
     db.execute("update conflict set told = 1 where id = ?", (number,))
+
+
+def _is_of(db: sqlite3.Connection, *, number: int, kept: ConflictAnswer) -> bool:
+    """Whether it is the same change; a journal that was set back or made anew gives its names once more."""
+    *said, data = db.execute(
+        "select op, collection, atom, unset, data from conflict where id = ?", (number,)
+    ).fetchone()
+    if said != [kept.op, kept.collection, kept.atom, msgspec.json.encode(kept.unset).decode()]:
+        return False
+    if data is None or kept.data is UNSET:
+        return data is None and kept.data is UNSET
+    return same(data.encode(), bytes(kept.data))
 
 
 def _untold(db: sqlite3.Connection) -> list[tuple[int, str]]:

@@ -26,7 +26,7 @@ from journal.client.pulled import Line
 from journal.client.replica import Replica
 from journal.core.consolidate import Delta
 from journal.core.model import Current, Outcome
-from journal.wire import PushAnswer
+from journal.wire import ConflictAnswer, PushAnswer
 from tests.harness import Harness, insert
 from tests.replica.conftest import Opener
 
@@ -42,6 +42,7 @@ READ_WHOLE = {
     "delete from ahead": "all of it",
     "delete from change where push in (select id from push": "once an hour, the pushes of a week",
     "delete from push where answered < ?": "once an hour, the pushes of a week",
+    "delete from conflict where settled is not null": "once an hour, those that were settled since",
 }
 ONLY_WHAT_IS_SOUGHT = {"push_unanswered", "conflict_open", "conflict_untold"}  # partial indexes
 
@@ -204,7 +205,12 @@ def _recover(db: sqlite3.Connection) -> None:
     outbox.purge(db, 1.0)
     syncing._tell(db, number=1)
     syncing._untold(db)
+    syncing._is_of(db, number=db.execute("select max(id) from conflict").fetchone()[0], kept=_kept())
     local.has_waiting(db)
+
+
+def _kept() -> ConflictAnswer:
+    return ConflictAnswer("1", "update", "todo", "1", None, None, 0, None, None, "", None)
 
 
 def _waiting(db: sqlite3.Connection) -> Sending:

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from journal.client import InvalidChange, Replica, Unreachable
-from tests.harness import Harness, eventually, insert
+from tests.harness import Harness, eventually, insert, update
 from tests.replica.conftest import Opener
 from tests.replica.front import front
 
@@ -180,3 +180,44 @@ async def test_a_process_may_go_to_another_folder(
 
     assert is_same
     assert list(elsewhere.iterdir()) == []
+
+
+async def refused(service: Harness, opened: Opener, **options: Any) -> Replica:
+    """A replica whose one conflict was settled, which nobody was told yet."""
+    await service.pushed([insert("todo", "a")])
+    replica: Replica = await opened(**options)
+    await replica.sync()
+    await service.pushed([update("todo", "a", {"n": 2}, if_data={"n": 1})])
+    await replica.collection("todo").update("a", {"n": 3})
+    await replica.sync()
+    [conflict] = await replica.conflicts()
+    await replica.settle(conflict, "server")
+    return replica
+
+
+async def test_nothing_is_left_of_a_settled_conflict(service: Harness, opened: Opener) -> None:
+    """Its data stayed in the file for ever, also what was erased at the service since."""
+    replica = await refused(service, opened, keep_days=0)
+    await replica.close()
+
+    replica = await opened(keep_days=0)
+    await replica.sync()
+
+    left = await replica._engine.read(lambda db: db.execute("select count(*) from conflict").fetchone()[0])
+    assert left == 0
+
+
+async def test_another_journal_of_the_name_is_not_told_that_a_conflict_of_the_same_number_is_settled(
+    service: Harness, opened: Opener
+) -> None:
+    """What somebody else's change had met there was marked as settled, and nobody was shown it any more."""
+    replica = await refused(service, opened, on_conflict="both")
+    await service.call("DELETE", "j")
+    await service.create("j")
+    await service.pushed([insert("todo", "theirs")])
+    await service.pushed([update("todo", "theirs", {"n": 9}, if_data={"n": 7})], on_conflict="both")
+
+    await replica.sync()
+
+    there = (await service.call("GET", "j/conflicts")).json["conflicts"]
+    assert "theirs" in [conflict["atom"] for conflict in there]
