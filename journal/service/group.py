@@ -9,11 +9,21 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Raw
 
-from journal.config import Limits
+from journal.config import MIB, Limits
 from journal.core import chain, decide, digest
 from journal.core.cursor import Cursor
-from journal.core.model import AtomState, Conflict, Key, Outcome, Policy, Push, PushChange
-from journal.errors import JournalError, NotApplied, PushReused, PushTooOld, RequestError, ResyncRequired, Stale
+from journal.core.model import AtomState, Conflict, Current, Key, Outcome, Policy, Push, PushChange
+from journal.errors import (
+    Fault,
+    JournalError,
+    NotApplied,
+    PushReused,
+    PushTooOld,
+    RequestError,
+    ResyncRequired,
+    Stale,
+    TooLarge,
+)
 from journal.service.judge import admitted, floors_for, judge, judge_scope, resync
 from journal.service.rounds import Page
 from journal.service.tails import Tail, Tails
@@ -24,6 +34,7 @@ from journal.store.record import AtomKey, Client, Decided, NewCommit, NewConflic
 from journal.store.recovery import Floor
 from journal.wire import PushAnswer
 
+TOLD_BYTES = 64 * MIB  # of `current` in the outcomes of a push
 _encode = msgspec.json.Encoder().encode
 
 
@@ -257,6 +268,7 @@ class Group:
             times=state.times_of(asked) if state.may_judge_by(asked, "newest") else None,
             conflicts=state.last_conflict or 0,
         )
+        _tellable(decision.outcomes)
         first = state.revision + 1 if decision.changes else None
         if decision.changes:
             self._commit(asked, state, decision, number)
@@ -547,6 +559,18 @@ def _new_conflict(asked: Asked, journal: int, conflict: Conflict) -> NewConflict
         stood_revision=None if stood is None else stood.revision,
         stood_data=None if stood is None else stood.data,
     )
+
+
+def _tellable(outcomes: Sequence[Outcome]) -> None:
+    """TooLarge where what stands is too much for one answer: a large atom that a push names often is told as often."""
+    told = 0
+    for outcome in outcomes:
+        if isinstance(outcome.current, Current):
+            told += len(outcome.current.data)
+    if told > TOLD_BYTES:
+        raise TooLarge(
+            [Fault("/changes", "what stands of their atoms is too much for one answer: send fewer", TOLD_BYTES)]
+        )
 
 
 _FIRST, _AGAIN = b'"replayed":false}', b'"replayed":true}'
