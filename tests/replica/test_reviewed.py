@@ -1,6 +1,7 @@
 """What a hostile reading of the replica has found, each as the shortest way to it."""
 
 import asyncio
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,17 @@ async def test_trap_11_what_is_no_policy_is_not_written(service: Harness, opened
     assert await replica.collection("todo").count() == 0
 
 
+async def have_seen(replica: Replica, *told: "asyncio.Future[Any]") -> None:
+    """Change something until all have been told of a change: who has just begun to look is not told of older ones."""
+    numbers = count()
+
+    async def have() -> bool:
+        await replica.collection("todo").put("a", {"n": next(numbers)})
+        return all(one.done() for one in told)
+
+    await eventually(have)
+
+
 async def test_the_background_that_was_started_outlives_who_looked_before(service: Harness, opened: Opener) -> None:
     """What a `follow` had begun ended with it, though `start` had been called meanwhile."""
     replica: Replica = await opened()
@@ -133,8 +145,7 @@ async def test_the_background_that_was_started_outlives_who_looked_before(servic
     told = asyncio.ensure_future(anext(looking))
     await asyncio.sleep(0)
     await replica.start()
-    await replica.collection("todo").insert("a", {"n": 1})
-    await told
+    await have_seen(replica, told)
 
     await looking.aclose()
     await replica.collection("todo").insert("b", {"n": 1})
@@ -150,9 +161,7 @@ async def test_the_background_ends_with_the_last_who_looks(service: Harness, ope
     replica: Replica = await opened()
     first, second = replica.follow(), replica.follow()
     both = [asyncio.ensure_future(anext(one)) for one in (first, second)]
-    await asyncio.sleep(0)
-    await replica.collection("todo").insert("a", {"n": 1})
-    await asyncio.gather(*both)
+    await have_seen(replica, *both)
 
     await first.aclose()
     is_still_on = (await replica.status()).state != "idle"
