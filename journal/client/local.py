@@ -16,7 +16,7 @@ from journal.client.change import Made, Patch, collapsed, over, says_nothing, se
 from journal.client.clock import Moment
 from journal.client.problems import AtomExists, AtomMissing
 from journal.core.equal import same
-from journal.core.model import Key, Policy
+from journal.core.model import Key, Policy, decode_fields, encode_fields
 
 FEED_KEPT = 20_000
 _decode_names = msgspec.json.Decoder(tuple[str, ...]).decode
@@ -86,6 +86,11 @@ def refresh(db: sqlite3.Connection, collection: str, atom: str) -> bool:
     _refresh(db, collection, atom)
     after = read(db, collection, atom)
     return before is not after if before is None or after is None else not same(before, after)
+
+
+def plain(data: bytes) -> bytes:
+    """Data whose fields are spelled as they are sought: SQLite before 3.45 finds no field that is written escaped."""
+    return encode_fields(decode_fields(data)) if b"\\" in data else data
 
 
 def feed(db: sqlite3.Connection, collection: str, atom: str | None, *, is_local: bool = False) -> None:

@@ -16,7 +16,7 @@ from msgspec import UNSET, Raw
 from journal.client import file
 from journal.client.change import FAILED, Patch, Status, collapsed, is_known_there, over, says_nothing
 from journal.client.clock import Clock, Moment
-from journal.client.local import feed, refresh
+from journal.client.local import feed, plain, refresh
 from journal.core.model import Key, Outcome, PushOp
 from journal.wire import PushAnswer
 
@@ -342,7 +342,7 @@ def _is_known(change: Waiting, outcome: Outcome | None, *, is_refused: bool) -> 
 def _acknowledged(change: Waiting, outcome: Outcome) -> _Held:
     """What was recorded, or was so already."""
     has_current = outcome.current is not UNSET
-    current = None if outcome.current is UNSET or outcome.current is None else bytes(outcome.current.data)
+    current = None if outcome.current is UNSET or outcome.current is None else plain(bytes(outcome.current.data))
     revision = None if outcome.revision is UNSET else outcome.revision
     if outcome.status == "unchanged" and not has_current:
         revision = None  # no base, and nothing to wait for: what is known here is so already

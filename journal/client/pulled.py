@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET
 
 from journal.client import file
-from journal.client.local import FEED_KEPT, feed, feed_all, refresh
+from journal.client.local import FEED_KEPT, feed, feed_all, plain, refresh
 from journal.client.outbox import pass_changes, say_all_by_data
 from journal.core import cursor as cursors
 from journal.core import digest
@@ -137,7 +137,7 @@ def load(db: sqlite3.Connection, lines: Iterable[Line], loaded: dict[str, Loaded
             into = loaded[line.collection] = Loaded(_next_generation(db))
         into.atoms += 1
         into.digest ^= digest.leaf(line.collection, line.atom, line.revision)
-        put.append((into.generation, line.atom, line.revision, bytes(line.data).decode()))
+        put.append((into.generation, line.atom, line.revision, plain(bytes(line.data)).decode()))
     put.sort()  # as base_by_atom has them: pages of it are then read and written once for many rows
     db.executemany("insert into base (generation, atom, revision, data) values (?, ?, ?, ?)", put)
 
@@ -283,7 +283,7 @@ class _Base:
         if held is not None:
             into.atoms += 1
             into.digest ^= digest.leaf(collection, atom, held[0])
-            text = held[1].decode()
+            text = plain(held[1]).decode()
             if row is None:
                 self._db.execute(
                     "insert into base (generation, atom, revision, data) values (?, ?, ?, ?)",

@@ -230,3 +230,22 @@ async def test_another_journal_of_the_name_is_not_told_that_a_conflict_of_the_sa
 
     there = (await service.call("GET", "j/conflicts")).json["conflicts"]
     assert "theirs" in [conflict["atom"] for conflict in there]
+
+
+async def test_a_field_is_found_however_its_name_was_spelled(service: Harness, opened: Opener) -> None:
+    """What Python writes by itself, `"caf\\u00e9"`, is kept as it was sent, and SQLite did not find the field."""
+    body = '{"changes": [{"op": "insert", "collection": "todo", "atom": "a%d", "data": {"caf\\u00e9": "\\u00e9"}}]}'
+    by_delta: Replica = await opened("phone")
+    await by_delta.collection("todo").index("café")
+    await by_delta.sync()
+    for n in range(2):
+        await service.call("POST", "j/changes", data=body % n, headers={"Content-Type": "application/json"})
+    await begun(service)
+    by_snapshot: Replica = await opened("tablet")
+
+    await by_delta.sync()
+    await by_snapshot.sync()
+
+    for replica in (by_delta, by_snapshot):
+        assert [atom for atom, _ in await replica.collection("todo").find({"café": "é"})] == ["a0", "a1"]
+        assert await replica.verify() == 0
