@@ -18,6 +18,7 @@ from journal.errors import JournalError
 
 CONNECT_S = 10.0
 READ_S = 75.0  # longer than the service holds a request that waits
+LONGEST_RETRY = 9  # digits of seconds: more are no time that anybody waits
 OPERATING_S = 900.0  # an operator's call may wait for locks, and go through all of a table
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -54,6 +55,8 @@ class Http:
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         self.url, self.session = url.rstrip("/"), session
         self._root = URL(self.url)
+        if self._root.user is not None or self._root.password is not None:
+            self.url = str(self._root.with_user(None))  # it is told, and kept beside downloads
 
     async def get(self, *path: str, **parameters: str | float | None) -> bytes:
         """The body of GET /v1/{path}; a parameter that is None is left out."""
@@ -160,7 +163,7 @@ async def connected(
 
 def _refusal(response: aiohttp.ClientResponse, body: bytes) -> Refused:
     after, status = response.headers.get("Retry-After", ""), response.status
-    retry_after = int(after) if after.isdecimal() else 0
+    retry_after = int(after) if after.isdecimal() and len(after) <= LONGEST_RETRY else 0
     try:
         return Refused(status, _decode(body), retry_after)
     except msgspec.DecodeError:

@@ -249,3 +249,15 @@ async def test_a_field_is_found_however_its_name_was_spelled(service: Harness, o
     for replica in (by_delta, by_snapshot):
         assert [atom for atom, _ in await replica.collection("todo").find({"café": "é"})] == ["a0", "a1"]
         assert await replica.verify() == 0
+
+
+async def test_a_password_in_the_url_is_not_told(opened: Opener) -> None:
+    """Errors told it, also in the file to other processes, and a download that goes on kept it beside the file."""
+    replica: Replica = await opened(url="http://me:secret@127.0.0.1:1/v1/journals/j")
+
+    with pytest.raises(Unreachable) as raised:
+        await replica.sync()
+
+    assert "secret" not in str(raised.value)
+    assert "secret" not in raised.value.url
+    assert "secret" not in str(await replica.status())
