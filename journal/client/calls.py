@@ -21,6 +21,7 @@ from journal.wire import ConflictAnswer, CursorAnswer, Deltas, HeadAnswer, PushA
 T = TypeVar("T")
 LOOKED_UP = 5000
 WAITS = 5
+PATIENCE_S = 60  # who is to come back later than that is told so at once
 _V1 = "/v1/journals/"
 
 
@@ -186,12 +187,12 @@ def decided(error: Refused) -> PushAnswer:
 
 
 async def patiently(call: Callable[[], Awaitable[T]]) -> T:
-    """What a call comes to, made again where the service asks for patience: a few times, then Refused."""
+    """What a call comes to, made again where the service asks for a little patience: a few times, then Refused."""
     for _ in range(WAITS):
         try:
             return await call()
         except Refused as error:
-            if not error.will_pass:
+            if not error.will_pass or error.retry_after > PATIENCE_S:
                 raise
             await asyncio.sleep(jittered(error.retry_after))
     return await call()

@@ -8,7 +8,7 @@ import re
 import time
 
 from journal.client import file, outbox
-from journal.client.calls import WAITS, Journal, decided, jittered
+from journal.client.calls import PATIENCE_S, WAITS, Journal, decided, jittered
 from journal.client.clock import Clock
 from journal.client.connection import Connection
 from journal.client.http import Refused
@@ -62,7 +62,7 @@ class Pushing:
     async def refused(self, sending: Sending, error: Refused) -> None:
         """Do with a push that was not decided what makes it acceptable; the error again where nothing does."""
         match error.code:
-            case _ if error.will_pass and self._waits < WAITS:
+            case _ if error.will_pass and self._waits < WAITS and error.retry_after <= PATIENCE_S:
                 self._waits += 1
                 await asyncio.sleep(jittered(error.retry_after))
             case "push_too_old":

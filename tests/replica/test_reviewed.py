@@ -261,3 +261,28 @@ async def test_a_password_in_the_url_is_not_told(opened: Opener) -> None:
     assert "secret" not in str(raised.value)
     assert "secret" not in raised.value.url
     assert "secret" not in str(await replica.status())
+
+
+async def test_who_is_asked_to_come_back_in_an_hour_says_so_and_can_be_woken(service: Harness, opened: Opener) -> None:
+    """It slept inside a call, five times an hour: it said `syncing` without an error, and `wake` did nothing."""
+    is_away = [True]
+
+    async def maintenance(_: web.Request) -> web.StreamResponse | None:
+        return web.Response(status=503, headers={"Retry-After": "3600"}) if is_away[0] else None
+
+    async with front(service.url, maintenance) as url:
+        replica: Replica = await opened(url=f"{url}/v1/journals/j")
+        await replica.start()
+
+        async def is_offline() -> bool:
+            status = await replica.status()
+            return status.state == "offline" and status.error is not None
+
+        async def follows() -> bool:
+            return (await replica.status()).state == "following"
+
+        await eventually(is_offline)
+        is_away[0] = False
+        replica.wake()
+        await eventually(follows)
+        await replica.close()
