@@ -16,7 +16,7 @@ from aiohttp import web
 
 from journal.config import Settings
 from journal.service.running import Service
-from journal.web.app import SERVICE, application
+from journal.web.app import LINE_BYTES, SERVICE, application
 
 Json = dict[str, Any]
 
@@ -109,7 +109,7 @@ async def serving(dsn: str, folder: Path, **settings: Any) -> AsyncIterator[Harn
     spool = folder / f"spool-{uuid4().hex[:8]}"
     spool.mkdir()
     app = application(msgspec.structs.replace(Settings(dsn=dsn, spool=spool), **settings))
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, max_line_size=LINE_BYTES)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)

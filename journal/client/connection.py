@@ -71,6 +71,7 @@ class Connection:
         self._db = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         _write_ahead(self._db)
         self._db.execute("pragma synchronous = full")  # what was written here must outlive the power
+        self._db.execute("pragma secure_delete = fast")  # what was erased is not to be read off free pages
         self._db.execute(f"pragma cache_size = -{CACHED_KIB}")
 
     def _close(self) -> None:

@@ -44,7 +44,8 @@ class Live:
         self.error: JournalError | None = None
         self._poked = asyncio.Event()
         self._is_woken = False
-        self._failures = 0  # since it last worked
+        self._failures = 0  # since a stream last told something
+        self._is_through = False  # whether at least a sync has worked: what is changed here is then pushed soon
         self._version = -1
 
     def poke(self) -> None:
@@ -64,23 +65,28 @@ class Live:
                 is_ours = self.role.take()
                 if not is_ours:
                     self.state = "standby"
-                    await self._pause(LOOK_S * random.uniform(1, 2), is_patient=False)  # noqa: S311
+                    await self._pause(LOOK_S * random.uniform(1, 2), is_patient=True)  # noqa: S311
                     continue
+                self._is_through = False
                 try:
                     pause = await self._follow()
                 except Refused as error:
                     await self.syncing.recover(error)
             except Exception as error:  # a full disk, an answer that nobody foresaw: nothing ends it but stop
                 self.error = error if isinstance(error, JournalError) else JournalError(_said(error))
-                after = error.retry_after if isinstance(error, Refused) else 0
-                pause = max(after, min(FIRST_PAUSE_S * 2 ** min(self._failures, 10), LONGEST_PAUSE_S))
-                self._failures += 1
+                pause = self._longer(error.retry_after if isinstance(error, Refused) else 0)
                 self.state = "offline"
                 await self.tell_askers(_said(error))
             finally:
                 if is_ours:
                     await leave(self.role, self.db)
-            await self._pause(jittered(pause), is_patient=True)
+            await self._pause(jittered(pause), is_patient=not self._is_through)
+
+    def _longer(self, least: float) -> float:
+        """The next pause, in seconds: they grow until a stream tells something."""
+        pause: float = max(least, min(FIRST_PAUSE_S * 2 ** min(self._failures, 10), LONGEST_PAUSE_S))
+        self._failures += 1
+        return pause
 
     async def tell_askers(self, error: str | None) -> None:
         """Tell those who wait for a sync what came of it."""
@@ -91,13 +97,13 @@ class Live:
         self.state = "syncing"
         asked = await self.db.read(lambda db: file.meta(db, "asked") or 0)
         await self.syncing.sync()
-        self.error, self._failures = None, 0
+        self.error, self._is_through = None, True
         await self.db.write(lambda db: answer(db, asked, None))
 
     async def _follow(self) -> float:
         """Sync, then follow the stream until it ends or leads on no more; how long to wait before the next."""
         await self._sync()
-        self._version = -1
+        self._version, self._failures = -1, max(1, self._failures)
         stands, client = await self.db.read(lambda db: (file.meta(db, "cursor"), file.meta(db, "client")))
         wanted = listed(self.syncing.pulling.wanted)
         query = {"since": stands, "client": client} | ({} if wanted is None else {"collections": wanted})
@@ -122,7 +128,9 @@ class Live:
                         continue
                     event = coming.result()
                     if event is None:
-                        return (parser.retry_ms or 0) / 1000
+                        retry_s = (parser.retry_ms or 0) / 1000
+                        return retry_s if self._failures == 0 else self._longer(retry_s)
+                    self._failures = 0
                     after = await self._take(event, stands)
                     if after is None:
                         return 0.0
@@ -190,15 +198,16 @@ class Live:
         return True
 
     async def _pause(self, seconds: float, *, is_patient: bool) -> None:
-        """Wait; `is_patient`: `wake`, whoever waits for a sync, and who got through apart end it, a change does not."""
+        """Wait; `wake`, whoever waits for a sync, and who got through apart end it; `is_patient`: a change does not."""
         loop = asyncio.get_running_loop()
         until, (_, before) = loop.time() + seconds, await self._facts()
         while (left := until - loop.time()) > 0:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._poked.wait(), min(left, LOOK_S))
+            is_poked = self._poked.is_set() and not is_patient
             self._poked.clear()
             has_asked, synced_at = await self._facts()
-            if self._is_woken or not is_patient or has_asked or synced_at != before:
+            if self._is_woken or is_poked or has_asked or synced_at != before:
                 break
         self._is_woken = False
 

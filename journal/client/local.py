@@ -19,6 +19,7 @@ from journal.core.equal import same
 from journal.core.model import Key, Policy, decode_fields, encode_fields
 
 FEED_KEPT = 20_000
+TRIMMED = 1000  # lines that are written between looks at how many there are
 _decode_names = msgspec.json.Decoder(tuple[str, ...]).decode
 _encode_names = msgspec.json.Encoder().encode
 
@@ -95,7 +96,14 @@ def plain(data: bytes) -> bytes:
 
 def feed(db: sqlite3.Connection, collection: str, atom: str | None, *, is_local: bool = False) -> None:
     """Tell those who look at the data that an atom, or all of a collection, may be another."""
-    db.execute("insert into feed (collection, atom, is_local) values (?, ?, ?)", (collection, atom, is_local))
+    told = db.execute("insert into feed (collection, atom, is_local) values (?, ?, ?)", (collection, atom, is_local))
+    if told.lastrowid is not None and told.lastrowid % TRIMMED == 0:
+        trim_feed(db)
+
+
+def trim_feed(db: sqlite3.Connection) -> None:
+    """Let go of the oldest lines of the feed."""
+    db.execute("delete from feed where seq <= (select max(seq) from feed) - ?", (FEED_KEPT,))
 
 
 def feed_all(db: sqlite3.Connection, keys: Iterable[Key]) -> None:

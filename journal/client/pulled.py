@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET
 
 from journal.client import file
-from journal.client.local import FEED_KEPT, feed, feed_all, plain, refresh
+from journal.client.local import feed, feed_all, plain, refresh, trim_feed
 from journal.client.outbox import pass_changes, say_all_by_data
 from journal.core import cursor as cursors
 from journal.core import digest
@@ -202,11 +202,6 @@ def keep_only(db: sqlite3.Connection, wanted: frozenset[str]) -> None:
             db.execute("delete from collection where name = ?", (name,))
             db.execute("delete from ahead where collection = ?", (name,))
             feed(db, name, None)
-
-
-def trim_feed(db: sqlite3.Connection) -> None:
-    """Let go of the oldest lines of the feed."""
-    db.execute("delete from feed where seq <= (select max(seq) from feed) - ?", (FEED_KEPT,))
 
 
 class _Base:

@@ -10,6 +10,7 @@ from journal.web.middleware import guarded, nowhere
 from journal.web.routes import Routes
 
 SERVICE = web.AppKey("service", Service)
+LINE_BYTES = 65_536  # of a request: a URL names collections, and its cursor names them once more, quoted
 
 
 def application(settings: Settings) -> web.Application:

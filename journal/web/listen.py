@@ -16,7 +16,7 @@ from aiohttp import web
 
 from journal.config import Settings
 from journal.service.running import Service
-from journal.web.app import SERVICE, application
+from journal.web.app import LINE_BYTES, SERVICE, application
 
 GRACE_S = 20.0
 BACKLOG = 1024
@@ -55,7 +55,7 @@ async def serve(
     told = told_to_stop(stopping)
     _allow_files()
     app = application(settings)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE_S)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE_S, max_line_size=LINE_BYTES)
     await runner.setup()
     try:
         await web.SockSite(runner, listener, backlog=BACKLOG).start()

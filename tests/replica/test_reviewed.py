@@ -286,3 +286,41 @@ async def test_who_is_asked_to_come_back_in_an_hour_says_so_and_can_be_woken(ser
         replica.wake()
         await eventually(follows)
         await replica.close()
+
+
+async def test_where_no_stream_passes_pauses_grow(service: Harness, opened: Opener) -> None:
+    """A sync that works sets the failures back to none: 15 requests a second, for ever, while nothing happens."""
+    asked = list[str]()
+
+    async def proxy(request: web.Request) -> web.StreamResponse | None:
+        asked.append(request.path)
+        is_stream = request.path.endswith("/stream")
+        return web.Response(text="", content_type="text/event-stream") if is_stream else None
+
+    async with front(service.url, proxy) as url:
+        replica: Replica = await opened(url=f"{url}/v1/journals/j")
+        await replica.start()
+        await asyncio.sleep(4)
+        before = len(asked)
+        await replica.collection("todo").insert("a", {"n": 1})
+        await eventually(lambda: _has(service, "a"))
+        await replica.close()
+
+    assert before < 14
+    assert len(asked) - before < 6
+
+
+async def test_a_replica_of_many_collections_with_long_names_syncs(service: Harness, opened: Opener) -> None:
+    """They are in the URL, and in its cursor once more, quoted twice: over 8190 bytes is a 400 for ever."""
+    names = [f"Заметки отдела {number:03}" for number in range(60)]
+    await service.pushed([insert(name, "a") for name in names])
+    replica = await opened(collections=names)
+
+    await replica.sync()
+    await replica.sync()
+
+    assert await replica.collection(names[0]).count() == 1
+
+
+async def _has(service: Harness, atom: str) -> bool:
+    return (await service.call("GET", f"j/atom?collection=todo&atom={atom}")).status == 200
