@@ -6,6 +6,7 @@
 from journal.client.blocking import BlockingCollection, BlockingReplica
 from journal.client.conflicts import Conflict, Keep
 from journal.client.http import Refused, Unreachable
+from journal.client.looking import Changed, Status
 from journal.client.problems import (
     AtomExists,
     AtomMissing,
@@ -17,7 +18,7 @@ from journal.client.problems import (
     NotSynced,
     NotThisJournal,
 )
-from journal.client.replica import Changed, Collection, Replica, Status
+from journal.client.replica import Collection, Replica
 from journal.client.told import Progress
 
 __all__ = [

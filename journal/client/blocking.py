@@ -17,7 +17,9 @@ from journal.client.problems import Closed
 from journal.core.model import Policy
 
 if TYPE_CHECKING:
-    from journal.client.replica import Changed, Collection, Data, Replica, Status, Value
+    from journal.client.given import Data, Value
+    from journal.client.looking import Changed, Status
+    from journal.client.replica import Collection, Replica
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from journal.client import local
+from journal.client import file, local
 from journal.client.change import Patch, Status, over
 from journal.client.clock import Moment
 from journal.client.local import Wish
@@ -65,8 +65,8 @@ def settle(db: sqlite3.Connection, number: int, keep: Keep, copy: str | None, po
     if row is None or row[6] is not None:
         raise InvalidChange(f"conflict {number} is settled already")
     collection, atom, op, data, unset, made_on, _ = row
-    patch = Patch(op, _bytes(data), _names(unset))
-    mine = over(_bytes(made_on), patch, _bytes(made_on))
+    patch = Patch(op, file.as_bytes(data), _names(unset))
+    mine = over(file.as_bytes(made_on), patch, file.as_bytes(made_on))
     if keep == "client":
         local.write(db, Wish(collection, atom, _again(db, collection, atom, patch, mine), policy, now))
     elif keep == "both":
@@ -89,16 +89,12 @@ def _conflict(
     number: int, collection: str, atom: str, op: PushOp, status: Status, data: str | None, unset: str,
     made_on: str | None, theirs: str | None, theirs_revision: int | None, error: str | None, at: float,
 ) -> Conflict:  # fmt: skip
-    before = _bytes(made_on)
-    mine = over(before, Patch(op, _bytes(data), _names(unset)), before)
+    before = file.as_bytes(made_on)
+    mine = over(before, Patch(op, file.as_bytes(data), _names(unset)), before)
     return Conflict(
-        number, collection, atom, op, status, _decoded(mine), _decoded(before), _decoded(_bytes(theirs)),
+        number, collection, atom, op, status, _decoded(mine), _decoded(before), _decoded(file.as_bytes(theirs)),
         theirs_revision, error, datetime.fromtimestamp(at, UTC),
     )  # fmt: skip
-
-
-def _bytes(text: str | None) -> bytes | None:
-    return None if text is None else text.encode()
 
 
 def _decoded(data: bytes | None) -> dict[str, Any] | None:

@@ -74,7 +74,7 @@ def _show(db: sqlite3.Connection, wish: Wish, data: bytes | None) -> None:
     db.execute(
         "insert into local (collection, atom, version, data) values (?, ?, 1, ?)"
         " on conflict (collection, atom) do update set version = version + 1, data = excluded.data",
-        (wish.collection, wish.atom, _text(data)),
+        (wish.collection, wish.atom, file.as_text(data)),
     )
 
 
@@ -225,8 +225,8 @@ def _append(db: sqlite3.Connection, wish: Wish, made_on: bytes | None) -> None:
         "insert into change (collection, atom, version, op, data, unset, base, made_on, by_data, policy,"
         " transaction_id, boot, steady_ns, wall_ns) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            wish.collection, wish.atom, 1 if row is None else row[0] + 1, patch.op, _text(patch.data),
-            _encode_names(patch.unset).decode(), base, _text(made_on), by_data, wish.policy,
+            wish.collection, wish.atom, 1 if row is None else row[0] + 1, patch.op, file.as_text(patch.data),
+            _encode_names(patch.unset).decode(), base, file.as_text(made_on), by_data, wish.policy,
             wish.transaction, moment.boot, moment.steady_ns, moment.wall_ns,
         ),
     )  # fmt: skip
@@ -247,7 +247,7 @@ def _collapse(db: sqlite3.Connection, wish: Wish) -> bool | None:
     if row is None or row[5:] != (wish.collection, wish.atom, wish.policy):
         return None
     seq, op, data, unset, made_on = row[:5]
-    both = collapsed(Patch(op, _bytes(data), _decode_names(unset)), _bytes(made_on), wish.patch)
+    both = collapsed(Patch(op, file.as_bytes(data), _decode_names(unset)), file.as_bytes(made_on), wish.patch)
     if both is None:
         db.execute("delete from change where seq = ?", (seq,))
         return False
@@ -256,7 +256,7 @@ def _collapse(db: sqlite3.Connection, wish: Wish) -> bool | None:
         "update change set version = version + 1, op = ?, data = ?, unset = ?, boot = ?, steady_ns = ?, wall_ns = ?"
         " where seq = ?",
         (
-            both.op, _text(both.data), _encode_names(both.unset).decode(),
+            both.op, file.as_text(both.data), _encode_names(both.unset).decode(),
             moment.boot, moment.steady_ns, moment.wall_ns, seq,
         ),
     )  # fmt: skip
@@ -297,7 +297,14 @@ def _active(db: sqlite3.Connection, collection: str, atom: str) -> tuple[list[Ma
         (collection, atom),
     ).fetchall()
     made = [
-        Made(seq, Patch(op, _bytes(data), _decode_names(unset)), _bytes(made_on), status, bool(has), _bytes(current))
+        Made(
+            seq,
+            Patch(op, file.as_bytes(data), _decode_names(unset)),
+            file.as_bytes(made_on),
+            status,
+            bool(has),
+            file.as_bytes(current),
+        )
         for seq, op, data, unset, made_on, status, has, current, _ in rows
     ]
     versions = [(row[8], row[5] is not None) for row in rows]
@@ -361,11 +368,3 @@ def _path(field: str) -> str:
 
 
 _is_plain = re.compile(r'[^"\\\x00-\x1f]+').fullmatch
-
-
-def _bytes(text: str | None) -> bytes | None:
-    return None if text is None else text.encode()
-
-
-def _text(data: bytes | None) -> str | None:
-    return None if data is None else data.decode()

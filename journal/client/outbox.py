@@ -238,7 +238,7 @@ def pass_changes(db: sqlite3.Connection, revision: int) -> None:
     for seq, collection, atom, op, data, unset, status in rows:
         db.execute("update change set passed = 1 where seq = ?", (seq,))
         if status == "forgotten":
-            patch = Patch(op, _bytes(data), _names(unset))
+            patch = Patch(op, file.as_bytes(data), _names(unset))
             _compare_forgotten(db, seq, collection, atom, _with_later(db, seq, collection, atom, patch, revision))
     for key in {(row[1], row[2]) for row in rows}:
         refresh(db, *key)
@@ -306,9 +306,9 @@ def _waiting(
     made_on: str | None, by_data: int, boot: str, steady_ns: int, wall_ns: int, status: Status | None,
     revision: int | None,
 ) -> Waiting:  # fmt: skip
-    patch, moment = Patch(op, _bytes(data), _names(unset)), Moment(boot, steady_ns, wall_ns)
+    patch, moment = Patch(op, file.as_bytes(data), _names(unset)), Moment(boot, steady_ns, wall_ns)
     return Waiting(
-        seq, collection, atom, version, patch, base, _bytes(made_on), bool(by_data), moment, status, revision
+        seq, collection, atom, version, patch, base, file.as_bytes(made_on), bool(by_data), moment, status, revision
     )
 
 
@@ -375,7 +375,7 @@ def _hold(db: sqlite3.Connection, held: Sequence[_Held]) -> None:
     db.executemany(
         "update change set status = ?, revision = ?, has_current = ?, current = ?, passed = ? where seq = ?",
         [
-            (one.status, one.revision, one.has_current, _text(one.current), one.revision is None, one.change.seq)
+            (one.status, one.revision, one.has_current, file.as_text(one.current), one.revision is None, one.change.seq)
             for one in held
         ],
     )
@@ -415,8 +415,8 @@ def _keep(
         "insert or ignore into conflict (seq, collection, atom, op, data, unset, made_on, status, theirs_revision,"
         " theirs, error, kept, at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            change.seq, change.collection, change.atom, patch.op, _text(patch.data),
-            msgspec.json.encode(patch.unset).decode(), _text(change.made_on), status,
+            change.seq, change.collection, change.atom, patch.op, file.as_text(patch.data),
+            msgspec.json.encode(patch.unset).decode(), file.as_text(change.made_on), status,
             *(theirs or (None, None)), error, name, now,
         ),
     )  # fmt: skip
@@ -446,7 +446,7 @@ def _with_later(
         (collection, atom, seq, revision),
     )
     for op, data, unset in later:
-        patch = collapsed(patch, b"{}", Patch(op, _bytes(data), _names(unset))) or patch
+        patch = collapsed(patch, b"{}", Patch(op, file.as_bytes(data), _names(unset))) or patch
     return patch
 
 
@@ -491,11 +491,3 @@ def _forget_if_empty(db: sqlite3.Connection, sending: Sending) -> None:
     db.execute(
         "delete from push where id = ? and not exists (select 1 from change where push = ?)", (sending.id, sending.id)
     )
-
-
-def _bytes(text: str | None) -> bytes | None:
-    return None if text is None else text.encode()
-
-
-def _text(data: bytes | None) -> str | None:
-    return None if data is None else data.decode()

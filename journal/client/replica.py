@@ -6,76 +6,39 @@ is lost: it is recorded, or kept as a conflict, or still waiting (docs/replica.m
 
 import asyncio
 import contextlib
-import json
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
-import msgspec
-
-from journal.client import conflicts, file, live, local, pulled
+from journal.client import conflicts, file, given, live, local, looking, pulled
 from journal.client.calls import Journal, split
 from journal.client.change import Patch
 from journal.client.clock import Clock
 from journal.client.conflicts import Conflict, Keep
 from journal.client.connection import Connection, T, Work
+from journal.client.given import Data, Value
 from journal.client.http import connected
 from journal.client.live import Live, State
-from journal.client.local import Sought, Wish
+from journal.client.local import Wish
+from journal.client.looking import Changed, Status
 from journal.client.problems import Closed, InvalidChange, NotSynced
 from journal.client.role import Role
 from journal.client.syncing import Syncing
 from journal.client.told import Progress, Told
-from journal.core import cursor as cursors
-from journal.core import ijson
 from journal.core.model import Policy, PushOp
-from journal.core.names import atom_ok, collection_ok
 from journal.errors import JournalError
 
 if TYPE_CHECKING:
     from journal.client.blocking import BlockingReplica
 
-NESTING = 64
 READ_AT_ONCE = 1000
 LOOK_S = 0.25
 ASKED_S = 0.05
-Data = dict[str, Any]
-Value = str | float | bool | None
-
-
-class Changed(msgspec.Struct, frozen=True):
-    """An atom that is another now, or gone (`data` is None). `atom` None: all of the collection may be.
-
-    `is_local`: it was changed here, by whatever process.
-    """
-
-    collection: str
-    atom: str | None
-    data: Data | None
-    is_local: bool
-
-
-class Status(msgspec.Struct, frozen=True):
-    """How a replica stands. `pending`: changes that wait to be pushed or answered; `conflicts`: that wait for somebody.
-
-    `lag`: how many revisions the server was ahead when it was last heard. `error`: why the last sync failed.
-    """
-
-    state: State
-    pending: int
-    conflicts: int
-    revision: int | None
-    head: int | None
-    lag: int | None
-    synced_at: datetime | None
-    error: str | None
-    client: str
 
 
 class _Transaction:
@@ -107,10 +70,10 @@ class Replica:
     ) -> None:
         self.path, self.url = Path(path).absolute(), url  # whatever folder the process goes to
         self.service, self.journal = split(url)
-        self.wanted = None if collections is None else frozenset(map(_collection, collections))
+        self.wanted = None if collections is None else frozenset(map(given.collection, collections))
         if self.wanted is not None and not self.wanted:
             raise ValueError("a replica of no collections: leave `collections` out for all of them")
-        self.on_conflict, self.clock = _policy(on_conflict), clock or Clock()
+        self.on_conflict, self.clock = given.policy(on_conflict), clock or Clock()
         self._headers, self._keep_s, self._conflict = headers, keep_days * 86_400, conflict
         self._told = Told(
             progress=progress or (lambda _: None), conflicts=self._tell_conflicts, changed=self._tell_lookers
@@ -195,9 +158,9 @@ class Replica:
 
     def collection(self, name: str, *, on_conflict: Policy | None = None) -> "Collection":
         """A collection, with a policy of its own for what is written to it. InvalidChange for one not asked for."""
-        if self.wanted is not None and _collection(name) not in self.wanted:
+        if self.wanted is not None and given.collection(name) not in self.wanted:
             raise InvalidChange(f"this replica was opened for {', '.join(sorted(self.wanted))}, not for {name}")
-        return Collection(self, _collection(name), self._policy_of(on_conflict))
+        return Collection(self, given.collection(name), self._policy_of(on_conflict))
 
     async def collections(self) -> list[str]:
         """The names of those that have atoms."""
@@ -283,26 +246,26 @@ class Replica:
         changed. It ends when the replica is closed.
         """
         self._begin()
-        looking = asyncio.Event()
-        self._looking.add(looking)
+        news = asyncio.Event()
+        self._looking.add(news)
         try:
-            at = await self._reader.read(_feed_end)
+            at = await self._reader.read(looking.feed_end)
             while self._open is not None:
-                looking.clear()
-                at, found = await self._reader.read(lambda db, at=at: _feed_since(db, at))  # type: ignore[misc]
+                news.clear()
+                at, found = await self._reader.read(lambda db, at=at: looking.feed_since(db, at))  # type: ignore[misc]
                 for one in found:
                     if not collections or one.collection in collections:
                         yield one
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(looking.wait(), LOOK_S)
+                    await asyncio.wait_for(news.wait(), LOOK_S)
         finally:
-            self._looking.discard(looking)
+            self._looking.discard(news)
             if not self._is_started and not self._looking:
                 await self._end()
 
     async def status(self) -> Status:
         """How it stands."""
-        counted = await self._reader.read(_counted)
+        counted = await self._reader.read(looking.counted)
         state: State = "syncing" if self._is_syncing else "idle"
         error = self._error
         if self._live is not None:
@@ -323,7 +286,7 @@ class Replica:
         if keep == "both":
             if atom is None:
                 raise InvalidChange("to keep both, the copy needs a name")
-            _atom(atom)
+            given.atom(atom)
         elif atom is not None:
             raise InvalidChange("only a copy has a name of its own")
         self._must_be_alone()
@@ -379,9 +342,9 @@ class Replica:
     async def _write(self, collection: str, atom: str, patch: Patch, policy: Policy) -> bool:
         transaction, now = self._transaction(), self.clock.now()
         if transaction is not None:
-            wish = Wish(collection, _atom(atom), patch, transaction.policy, now, transaction.id)
+            wish = Wish(collection, given.atom(atom), patch, transaction.policy, now, transaction.id)
             return await self._writer.call(lambda db: local.write(db, wish))
-        wish = Wish(collection, _atom(atom), patch, policy, now)
+        wish = Wish(collection, given.atom(atom), patch, policy, now)
         async with self._writing:
             is_changed = await self._writer.write(lambda db: local.write(db, wish))
         if is_changed:
@@ -393,7 +356,7 @@ class Replica:
         return await (self._reader.read(work) if self._transaction() is None else self._writer.call(work))
 
     def _policy_of(self, said: Policy | None) -> Policy:
-        return self.on_conflict if said is None else _policy(said)
+        return self.on_conflict if said is None else given.policy(said)
 
     def _must_be_open(self) -> None:
         if self._open is None:
@@ -411,8 +374,8 @@ class Replica:
         return transaction
 
     def _tell_lookers(self) -> None:
-        for looking in self._looking:
-            looking.set()
+        for news in self._looking:
+            news.set()
 
     def _tell_changed(self) -> None:
         """Something was changed here, which is to be pushed as well."""
@@ -450,7 +413,7 @@ class Collection:
         names = tuple(dict.fromkeys(unset))
         if not fields and not names:
             raise InvalidChange("an update sets fields, unsets some, or both")
-        if fields is not None and not names_apart(fields, names):
+        if fields is not None and not given.are_apart(fields, names):
             raise InvalidChange("an update cannot set and unset the same field")
         await self._change(atom, "update", fields or None, names)
 
@@ -461,7 +424,7 @@ class Collection:
     async def get(self, atom: str) -> Data | None:
         """An atom's data, as it was last written here or pulled; None where there is none."""
         data = await self.replica._read(lambda db: local.read(db, self.name, atom))
-        return None if data is None else _decoded(data)
+        return None if data is None else given.decoded(data)
 
     async def find(self, fields: Mapping[str, Value]) -> list[tuple[str, Data]]:
         """The atoms whose fields have these values: name and data, by name. Quick for a field that has an index."""
@@ -469,7 +432,7 @@ class Collection:
 
     async def count(self, fields: Mapping[str, Value] | None = None) -> int:
         """How many atoms there are, or how many with these values."""
-        sought = _sought(fields or {})
+        sought = given.sought(fields or {})
         return await self.replica._read(lambda db: local.count(db, self.name, sought))
 
     async def index(self, field: str) -> None:
@@ -484,9 +447,9 @@ class Collection:
 
     async def page(self, after: str = "", fields: Mapping[str, Value] | None = None) -> list[tuple[str, Data]]:
         """A thousand atoms from behind a name on, as of one moment; [] at the end."""
-        sought = _sought(fields or {})
+        sought = given.sought(fields or {})
         work: Work[list[tuple[str, bytes]]] = lambda db: local.items(db, self.name, after, READ_AT_ONCE, sought)  # noqa: E731
-        return [(atom, _decoded(data)) for atom, data in await self.replica._read(work)]
+        return [(atom, given.decoded(data)) for atom, data in await self.replica._read(work)]
 
     async def _items(self, fields: Mapping[str, Value] | None = None) -> AsyncIterator[tuple[str, Data]]:
         after = ""
@@ -496,101 +459,8 @@ class Collection:
             after = found[-1][0]
 
     async def _change(self, atom: str, op: PushOp, data: Mapping[str, Any] | None, unset: tuple[str, ...] = ()) -> bool:
-        patch = Patch(op, None if data is None else _encoded(data), unset)
+        patch = Patch(op, None if data is None else given.encoded(data), unset)
         return await self.replica._write(self.name, atom, patch, self.policy)
-
-
-def names_apart(fields: Mapping[str, Any], unset: Iterable[str]) -> bool:
-    """Whether nothing is both set and unset."""
-    return fields.keys().isdisjoint(unset)
-
-
-_decoded = json.loads
-
-
-def _encoded(data: Mapping[str, Any]) -> bytes:
-    """Data as JSON that every reader takes for the same; InvalidChange where that is not to be had."""
-    try:
-        text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-        encoded = text.encode()
-        is_same = json.loads(text) == data
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidChange(f"not JSON: {error}") from None
-    if not is_same or not isinstance(data, dict):
-        raise InvalidChange("not JSON: an object of strings, numbers, booleans, null, lists and objects is expected")
-    faults = ijson.check(encoded, depth=NESTING)
-    if faults:
-        raise InvalidChange("; ".join(f"{fault.pointer}: {fault.detail}" for fault in faults[:3]))
-    return encoded
-
-
-def _collection(name: str) -> str:
-    if not collection_ok(name):
-        raise InvalidChange(f"{name!r} is no name of a collection: 1–128 bytes, no comma, no control character")
-    return name
-
-
-def _atom(name: str) -> str:
-    if not atom_ok(name):
-        raise InvalidChange(f"{name!r} is no name of an atom: 1–255 bytes, no control character")
-    return name
-
-
-def _policy(name: Policy) -> Policy:
-    """What is no policy would be refused with all that is pushed with it, for ever."""
-    if name not in get_args(Policy):
-        raise InvalidChange(f"{name!r} is no policy: {', '.join(get_args(Policy))}")
-    return name
-
-
-def _sought(fields: Mapping[str, Value]) -> list[Sought]:
-    for field, value in fields.items():
-        if not isinstance(value, str | int | float | bool | None):
-            raise ValueError(f"{field}: an atom is found by a string, number, boolean or null")
-    return [Sought(field, value) for field, value in fields.items()]
-
-
-def _feed_end(db: sqlite3.Connection) -> int:
-    end: int = db.execute("select coalesce(max(seq), 0) from feed").fetchone()[0]
-    return end
-
-
-def _feed_since(db: sqlite3.Connection, at: int) -> tuple[int, list[Changed]]:
-    """What changed since a place in the feed, each atom once; where it was trimmed, whole collections."""
-    first, end = db.execute(
-        "select coalesce((select min(seq) from feed), 0), coalesce((select max(seq) from feed), 0)"
-    ).fetchone()
-    if end <= at:
-        return at, []
-    if first > at + 1:
-        return end, [Changed(name, None, None, is_local=False) for name in local.collections(db)]
-    rows = db.execute(
-        "select collection, atom, min(is_local) from feed where seq > ? group by collection, atom order by max(seq)",
-        (at,),
-    )
-    return end, [
-        Changed(collection, atom, None if atom is None else _seen(db, collection, atom), bool(is_local))
-        for collection, atom, is_local in rows
-    ]
-
-
-def _seen(db: sqlite3.Connection, collection: str, atom: str) -> Data | None:
-    data = local.read(db, collection, atom)
-    return None if data is None else _decoded(data)
-
-
-def _counted(db: sqlite3.Connection) -> dict[str, Any]:
-    text, head, synced_at = (file.meta(db, name) for name in ("cursor", "head", "synced_at"))
-    revision = None if text is None else cursors.parse(text, parameter="cursor").revision
-    return {
-        "pending": local.waiting(db),
-        "conflicts": db.execute("select count(*) from conflict where settled is null").fetchone()[0],
-        "revision": revision,
-        "head": head,
-        "lag": None if revision is None or head is None else max(0, head - revision),
-        "synced_at": None if synced_at is None else datetime.fromtimestamp(synced_at, UTC),
-        "client": file.meta(db, "client"),
-    }
 
 
 def _rollback(db: sqlite3.Connection) -> None:

@@ -12,8 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from journal.client import file, local, outbox, pulled
-from journal.client import replica as replicas
+from journal.client import file, local, looking, outbox, pulled
 from journal.client.change import Patch
 from journal.client.clock import Clock
 from journal.client.local import Sought, Wish
@@ -84,7 +83,7 @@ WORKS: dict[str, Work] = {
     "count by an index": lambda db: local.count(db, "todo", [Sought("n", 7)]),
     "collections": local.collections,
     "sweep": pulled.sweep,
-    "look at the feed's end": lambda db: replicas._feed_since(db, replicas._feed_end(db) - 1),
+    "look at the feed's end": lambda db: looking.feed_since(db, looking.feed_end(db) - 1),
     "push one": _push_one,
     "push a transaction": _push_a_transaction,
 }

@@ -16,8 +16,7 @@ import msgspec
 import pytest
 
 import journal.client
-from journal.client import local, outbox, pulled, syncing
-from journal.client import replica as replicas
+from journal.client import local, looking, outbox, pulled, syncing
 from journal.client.change import Patch
 from journal.client.clock import Clock
 from journal.client.local import Wish
@@ -144,8 +143,8 @@ async def _use(replica: Replica) -> None:
     await todo.update("new", {"n": 1})
     await todo.delete("new")
     await replica.status()
-    at = await replica._reader.read(replicas._feed_end)
-    await replica._reader.read(lambda db: replicas._feed_since(db, at - 1))
+    at = await replica._reader.read(looking.feed_end)
+    await replica._reader.read(lambda db: looking.feed_since(db, at - 1))
 
 
 async def _disagree(replica: Replica, other: Replica) -> None:
