@@ -286,6 +286,7 @@ class World:
         self.record: list[Commit] = []
         self.position = 0
         self.backups: list[Backup] = []
+        self.restored = 0  # the order of the last restore
 
     def place(self, rest: str = "") -> str:
         """A path of the journal."""
@@ -670,7 +671,7 @@ class World:
         which %= len(self.backups)
         await self.stage.set_back(self.j, which)
         backup = self.backups[which]
-        self.record, self.position = list(backup.record), backup.position
+        self.record, self.position, self.restored = list(backup.record), backup.position, next(self.orders)
         if is_told:
             status, said = await self.stage.call("POST", self.place("/restored"), {"spread_s": 0})
             assert status == 200, said
@@ -830,9 +831,13 @@ class World:
                     raise AssertionError(f"{phone.name} has lost what its application did: {made}")
 
     def _check_delete(self, phone: Phone, made: Made, later: list[Made], recorded: set[int], gone: set[Key]) -> None:
-        """A delete: once what it saw was there, the atom is deleted by somebody, or the delete is kept."""
+        """A delete: once what it saw was there, the atom is deleted by somebody, or the delete is kept.
+
+        A restored server is offered in any order what several replicas did: a delete may come before what it deleted,
+        and is answered `unchanged`.
+        """
         values = _values(made.view) & recorded
-        if later or made.key in gone or not values:
+        if later or made.key in gone or not values or self.restored > made.order:
             return
         is_there = False
         for commit in self.record:
