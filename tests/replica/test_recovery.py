@@ -430,6 +430,29 @@ async def test_p9_what_a_restored_server_lost_of_acknowledged_pushes_is_offered_
             assert [entry["op"] for entry in history] == ["insert"]
 
 
+async def test_what_was_acknowledged_is_kept_for_seven_days_unless_told_otherwise(
+    service: Harness, opened: Opener
+) -> None:
+    replica = await opened()
+    for days in (8, 7.1, 6.9):
+        await replica.collection("todo").insert(f"{days}", {})
+        await replica.sync()
+        ago = days * 86_400
+        damage(replica, f"update push set answered = answered - {ago} where number = (select max(number) from push)")
+    await replica.close()
+
+    replica = await opened()
+    await replica.sync()
+    kept = rows(replica, "select atom from change")
+    await replica.close()
+    replica = await opened(keep_days=6)
+    await replica.sync()
+
+    assert kept == [("6.9",)]
+    assert rows(replica, "select (select count(*) from push) + (select count(*) from change)") == [(0,)]
+    assert await replica.collection("todo").count() == 3
+
+
 async def test_what_had_been_refused_is_refused_again_by_a_restored_server(
     restorable: Restorable, tmp_path: Path
 ) -> None:
