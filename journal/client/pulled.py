@@ -12,7 +12,8 @@ from msgspec import UNSET
 
 from journal.client import file
 from journal.client.local import feed, feed_all, plain, refresh, trim_feed
-from journal.client.outbox import pass_changes, say_all_by_data
+from journal.client.outbox import say_all_by_data
+from journal.client.settling import pass_changes
 from journal.core import cursor as cursors
 from journal.core import digest
 from journal.core.consolidate import Delta, patched

@@ -7,7 +7,7 @@ import asyncio
 import re
 import time
 
-from journal.client import file, outbox
+from journal.client import file, outbox, settling
 from journal.client.calls import PATIENCE_S, WAITS, Journal, decided, jittered
 from journal.client.clock import Clock
 from journal.client.connection import Connection
@@ -50,7 +50,7 @@ class Pushing:
 
     async def settle(self, sending: Sending, answer: PushAnswer) -> None:
         """Take the answer to a push."""
-        self.kept(await self.db.write(lambda db: outbox.settle(db, sending, answer, time.time())))
+        self.kept(await self.db.write(lambda db: settling.settle(db, sending, answer, time.time())))
 
     def kept(self, conflicts: list[int] | None) -> None:
         """A push was taken: tell what has changed, and which conflicts were kept."""
@@ -97,4 +97,4 @@ class Pushing:
             await self._refuse(sending, faults)
 
     async def _refuse(self, sending: Sending, faults: dict[int, str]) -> None:
-        self.kept(await self.db.write(lambda db: outbox.refuse(db, sending, faults, time.time())))
+        self.kept(await self.db.write(lambda db: settling.refuse(db, sending, faults, time.time())))

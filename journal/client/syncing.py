@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 from msgspec import UNSET
 
-from journal.client import file, outbox, pulled
+from journal.client import file, outbox, pulled, settling
 from journal.client.calls import Journal, Resync, Synced
 from journal.client.clock import Clock
 from journal.client.connection import Connection
@@ -179,7 +179,7 @@ class Syncing:
 def _take(db: sqlite3.Connection, sending: Sending, answer: Synced) -> tuple[list[int] | None, Applied | None]:
     """The page is left alone where the push waits again: it was asked for under a name that is given up."""
     now, page = time.time(), answer.pulled
-    kept = outbox.settle(db, sending, answer.pushed, now)
+    kept = settling.settle(db, sending, answer.pushed, now)
     return kept, None if page is None or kept is None else pulled.apply(db, page, now)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from journal.client import file, local, looking, outbox, pulled
+from journal.client import file, local, looking, outbox, pulled, settling
 from journal.client.change import Patch
 from journal.client.clock import Clock
 from journal.client.local import Sought, Wish
@@ -60,7 +60,7 @@ def _push_one(db: sqlite3.Connection) -> None:
     sending = outbox.next_push(db)
     assert sending is not None
     assert len(sending.changes) == 1
-    outbox.settle(db, sending, PushAnswer("", 9, 9, 9, "", [Outcome("applied", revision=9)]), 0.0)
+    settling.settle(db, sending, PushAnswer("", 9, 9, 9, "", [Outcome("applied", revision=9)]), 0.0)
 
 
 def _push_a_transaction(db: sqlite3.Connection) -> None:

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 import journal.client
-from journal.client import local, looking, outbox, pulled, syncing
+from journal.client import local, looking, outbox, pulled, settling, syncing
 from journal.client.change import Patch
 from journal.client.clock import Clock
 from journal.client.local import Wish
@@ -175,19 +175,19 @@ def _recover(db: sqlite3.Connection) -> None:
     sending = _waiting(db)
     _write(db, "2")
     applied = Outcome("applied", revision=10**5)
-    outbox.settle(db, sending, PushAnswer("", 1, 1, 1, "", [applied] * len(sending.changes)), 0.0)
+    settling.settle(db, sending, PushAnswer("", 1, 1, 1, "", [applied] * len(sending.changes)), 0.0)
     sending = _next(db)
     stands = local.read(db, "todo", "2") or b""
     _write(db, "2")
     merged = Outcome("merged", revision=10**5, current=Current(10**5, msgspec.Raw(stands)))
-    outbox.settle(db, sending, PushAnswer("", 1, 1, 1, "", [merged] * len(sending.changes)), 0.0)
+    settling.settle(db, sending, PushAnswer("", 1, 1, 1, "", [merged] * len(sending.changes)), 0.0)
     sending = _waiting(db)
     outbox.halve(db, sending)
     outbox.say_by_data(db, sending, [0])
     outbox.renumber(db, sending, is_new_client=True)
-    outbox.settle(db, sending, PushAnswer("", None, None, 10**6, "", None), 0.0)
-    outbox.pass_changes(db, 10**9)
-    outbox.refuse(db, _waiting(db), {0: "rejected"}, 0.0)
+    settling.settle(db, sending, PushAnswer("", None, None, 10**6, "", None), 0.0)
+    settling.pass_changes(db, 10**9)
+    settling.refuse(db, _waiting(db), {0: "rejected"}, 0.0)
     pulled.recount(db)
     list(pulled.rows(db, None))
     pulled.mend(db, {("todo", "1"): (10**6, b"{}")}, cursor=None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec import Raw
 
-from journal.client import file, local, outbox
+from journal.client import file, local, outbox, settling
 from journal.client.change import Patch
 from journal.client.clock import Clock
 from journal.client.local import Wish
@@ -48,7 +48,7 @@ def answer(db: sqlite3.Connection, sending: Sending, **last: Outcome) -> list[in
     outcomes = [Outcome("applied", revision=100 + place) for place in range(len(sending.changes))]
     for atom, outcome in last.items():
         outcomes[max(place for place, change in enumerate(sending.changes) if change.atom == atom)] = outcome
-    return outbox.settle(db, sending, PushAnswer("", 100, 105, 105, "", outcomes), 0.0) or []
+    return settling.settle(db, sending, PushAnswer("", 100, 105, 105, "", outcomes), 0.0) or []
 
 
 def behind(db: sqlite3.Connection) -> list[tuple[int | None, int]]:
