@@ -825,10 +825,20 @@ class World:
                 later = [one for one in of_atom[made.key] if one.order > made.order]
                 if made.value is None:
                     self._check_delete(phone, made, later, recorded, gone)
-                elif made.value in recorded or made.value in kept:
+                elif made.value in recorded or made.value in kept or self._has_unset(phone, made):
                     continue
                 elif (phone.name, made.value) in self.sent or not _is_superseded(made, later):
                     raise AssertionError(f"{phone.name} has lost what its application did: {made}")
+
+    def _has_unset(self, phone: Phone, made: Made) -> bool:
+        """Whether a merge left of a change only what it took away."""
+        clients = phone.clients()
+        return made.policy == "merge" and any(
+            change.key == made.key and change.unset and change.unset <= made.unsets and not change.data
+            for commit in self.record
+            if commit.client in clients
+            for change in commit.changes
+        )
 
     def _check_delete(self, phone: Phone, made: Made, later: list[Made], recorded: set[int], gone: set[Key]) -> None:
         """A delete: once what it saw was there, the atom is deleted by somebody, or the delete is kept.
