@@ -904,6 +904,8 @@ class World:
     def _check_overwrite(self, change: Recorded, held: Held, writers: list[Phone], before: set[int]) -> None:
         if change.op == "delete":
             mades = [(p, m) for p in writers for m in p.made if m.value is None and m.key == change.key]
+        elif not change.data:  # what a merge left of it says no value
+            mades = [(p, m) for p in writers for m in p.made if m.key == change.key and change.unset <= m.unsets]
         else:
             mades = [(p, m) for v in _values(change.data) for p, m in self.mine.get(v, ()) if p in writers]
         if any(made.policy in ("client", "newest") for _, made in mades):
