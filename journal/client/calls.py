@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from journal.client.descent import Of
 from journal.client.http import READ_S, Http, Refused, Unreachable
 from journal.core.consolidate import Delta
 from journal.core.model import Key, Outcome
-from journal.wire import ConflictAnswer, CursorAnswer, Deltas, HeadAnswer, PushAnswer
+from journal.wire import ConflictAnswer, CursorAnswer, Deltas, DigestAnswer, HeadAnswer, ManifestAnswer, PushAnswer
 
 T = TypeVar("T")
 LOOKED_UP = 5000
@@ -147,6 +148,17 @@ class Journal:
                     found[collection, atom] = None if held is None else (held.revision, bytes(held.data))
         return found
 
+    async def digest(self, prefix: str, of: Of, collections: Iterable[str] | None) -> DigestAnswer:
+        """What is beneath a prefix of places."""
+        return await self._get(DigestAnswer, "digest", prefix=prefix, of=of, collections=listed(collections))
+
+    async def manifest(
+        self, prefix: str, of: Of, collections: Iterable[str] | None, after: str | None
+    ) -> ManifestAnswer:
+        """A page of the atoms beneath it."""
+        asked = {"prefix": prefix, "of": of, "collections": listed(collections), "after": after}
+        return await self._get(ManifestAnswer, "manifest", **asked)
+
     async def conflict(self, name: str) -> ConflictAnswer | None:
         """A conflict that the service keeps; None where it has none of this name."""
         try:
@@ -164,7 +176,7 @@ class Journal:
             if error.status not in (404, 409):  # it was erased, or somebody else settled it
                 raise
 
-    async def _get(self, of: type[T], *path: str, **parameters: str | float | None) -> T:
+    async def _get(self, of: type[T], /, *path: str, **parameters: str | float | None) -> T:
         return self._read(of, await patiently(lambda: self.http.get("journals", self.name, *path, **parameters)))
 
     async def _post(self, of: type[T], *path: str, body: object) -> T:

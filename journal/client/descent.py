@@ -18,17 +18,14 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, Protocol, Self
 
-import msgspec
 from msgspec import UNSET
 
-from journal.client.calls import patiently
-from journal.client.http import Http, Unreachable
 from journal.core import digest
+from journal.core.model import Key
 from journal.wire import DigestAnswer, ManifestAnswer
 
 Of = Literal["content", "revision"]
 Sum = tuple[int, int]  # how many atoms, and the XOR of their leaves
-Key = tuple[str, str]  # collection and atom
 DIGITS = 64  # of a place
 FEW = 128  # so many atoms are listed; of more the digests are compared
 _NONE: Sum = (0, 0)
@@ -48,7 +45,7 @@ class Leaves(Protocol):
 
 
 class Ask(Protocol):
-    """The service's answers about one journal."""
+    """The service's answers about one journal (client/calls.py)."""
 
     async def digest(self, prefix: str, of: Of, collections: frozenset[str] | None) -> DigestAnswer:
         """GET …/digest."""
@@ -108,36 +105,6 @@ async def _compared(ask: Ask, leaves: Leaves, prefix: str, of: Of, collections: 
         if page.next is UNSET:
             return found | here.keys()
         after = page.next
-
-
-class Asking:
-    """The service's answers over HTTP."""
-
-    def __init__(self, http: Http, journal: str) -> None:
-        self._http, self._journal = http, journal
-
-    async def digest(self, prefix: str, of: Of, collections: frozenset[str] | None) -> DigestAnswer:
-        """GET …/digest."""
-        with self._reading():
-            return _digest(await self._get("digest", prefix=prefix, of=of, collections=_names(collections)))
-
-    async def manifest(
-        self, prefix: str, of: Of, collections: frozenset[str] | None, after: str | None
-    ) -> ManifestAnswer:
-        """A page of GET …/manifest."""
-        asked = {"prefix": prefix, "of": of, "collections": _names(collections), "after": after}
-        with self._reading():
-            return _manifest(await self._get("manifest", **asked))
-
-    async def _get(self, what: str, **parameters: str | None) -> bytes:
-        return await patiently(lambda: self._http.get("journals", self._journal, what, **parameters))
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except msgspec.MsgspecError as error:
-            raise Unreachable(self._http.url, f"what came is no answer of a journal service: {error}") from None
 
 
 class Index:
@@ -228,8 +195,6 @@ class Index:
             self._file.unlink(missing_ok=True)
 
 
-_digest = msgspec.json.Decoder(DigestAnswer).decode
-_manifest = msgspec.json.Decoder(ManifestAnswer).decode
 _SCHEMA = """
 pragma journal_mode = off;
 pragma synchronous = off;
@@ -250,7 +215,3 @@ def _sum(leaves: Iterable[int]) -> Sum:
     for leaf in leaves:
         atoms, total = atoms + 1, total ^ leaf
     return atoms, total
-
-
-def _names(collections: frozenset[str] | None) -> str | None:
-    return None if collections is None else ",".join(sorted(collections))

@@ -19,7 +19,7 @@ FORM = 1
 _SCHEMA = (resources.files("journal.client") / "replica.sql").read_text()
 
 
-def prepare(db: sqlite3.Connection, path: Path, url: str) -> None:
+def prepare(db: sqlite3.Connection, path: Path, journal: str) -> None:
     """Give a new file its form; notice one that was copied or restored."""
     db.execute("begin immediate")
     try:
@@ -34,7 +34,7 @@ def prepare(db: sqlite3.Connection, path: Path, url: str) -> None:
             tell(db, "generation", 0)
             take_new_identity(db)
             tell(db, "in_doubt", 0)
-        _belongs(db, path, url)
+        _belongs(db, path, journal)
         known = meta(db, "nonce")
         if known is not None and not incarnation.is_same(path, known):
             take_new_identity(db)
@@ -101,9 +101,9 @@ def as_text(data: bytes | None) -> str | None:
     return None if data is None else data.decode()
 
 
-def _belongs(db: sqlite3.Connection, path: Path, url: str) -> None:
+def _belongs(db: sqlite3.Connection, path: Path, journal: str) -> None:
     """A journal may move to another host, but a file does not become that of another journal."""
-    journal, known = url.rstrip("/").rpartition("/")[2], meta(db, "journal")
+    known = meta(db, "journal")
     if known is not None and known != journal:
         raise NotThisJournal(f"{path} is a replica of the journal {known}, not of {journal}")
     tell(db, "journal", journal)

@@ -14,11 +14,9 @@ import msgspec
 
 from journal.client import file, local
 from journal.client.calls import jittered, listed
-from journal.client.connection import Connection
 from journal.client.events import Event, Parser, events
 from journal.client.http import Refused
-from journal.client.pulling import Pulling
-from journal.client.role import Role
+from journal.client.role import Role, answer, leave
 from journal.client.syncing import Syncing
 from journal.core import cursor as cursors
 from journal.errors import JournalError
@@ -154,7 +152,7 @@ class Live:
 
     async def _take(self, event: Event, stands: str) -> str | None:
         """Apply an event; the cursor after it, None where the stream has to be opened again."""
-        pulling: Pulling = self.syncing.pulling
+        pulling = self.syncing.pulling
         match event.name:
             case "deltas":
                 applied = await pulling.take(_deltas(event.data))
@@ -214,31 +212,3 @@ class Live:
 
 def _said(error: Exception) -> str:
     return str(error) if isinstance(error, JournalError) and str(error) else f"{type(error).__name__}: {error}"
-
-
-def want(db: sqlite3.Connection) -> None:
-    """Have whoever syncs the file in the background leave that part for a moment."""
-    if file.meta(db, "wanted") is None:
-        file.tell(db, "wanted", 1)
-
-
-async def leave(role: Role, db: Connection) -> None:
-    """Leave the role when nothing is written in it any more."""
-    try:
-        await db.idle()
-    finally:
-        role.leave()
-
-
-def ask(db: sqlite3.Connection) -> int:
-    """Ask whoever syncs the file to do so: the number of the question."""
-    number: int = (file.meta(db, "asked") or 0) + 1
-    file.tell(db, "asked", number)
-    return number
-
-
-def answer(db: sqlite3.Connection, number: int, error: str | None) -> None:
-    """Answer all questions up to a number."""
-    if number > (file.meta(db, "answered") or 0):
-        file.tell(db, "answered", number)
-        file.tell(db, "answer", error)

@@ -69,22 +69,25 @@ def write(db: sqlite3.Connection, wish: Wish) -> bool:
     return True
 
 
-def _show(db: sqlite3.Connection, wish: Wish, data: bytes | None) -> None:
-    """What `refresh` would come to, however many changes the atom has: the newest is put over what was seen."""
+def refresh(db: sqlite3.Connection, collection: str, atom: str) -> None:
+    """Work out again what is seen of an atom; without changes of its own it is what base says."""
+    changes, version, synced = _active(db, collection, atom)
+    if not changes:
+        db.execute("delete from local where collection = ? and atom = ?", (collection, atom))
+        return
+    row = _base_row(db, collection, atom)
+    data = seen(None if row is None else row[0].encode(), changes)
     db.execute(
-        "insert into local (collection, atom, version, data) values (?, ?, 1, ?)"
-        " on conflict (collection, atom) do update set version = version + 1, data = excluded.data",
-        (wish.collection, wish.atom, file.as_text(data)),
+        "insert into local (collection, atom, version, version_synced, data) values (?, ?, ?, ?, ?)"
+        " on conflict (collection, atom) do update set version = excluded.version, data = excluded.data",
+        (collection, atom, version, synced, None if data is None else data.decode()),
     )
 
 
-def refresh(db: sqlite3.Connection, collection: str, atom: str) -> bool:
-    """Work out again what is seen of an atom, and whether it is another than what was kept as seen.
-
-    Without changes of its own it is what base says.
-    """
+def is_news(db: sqlite3.Connection, collection: str, atom: str) -> bool:
+    """Work it out again, and whether it is another than what was seen before."""
     before = read(db, collection, atom)
-    _refresh(db, collection, atom)
+    refresh(db, collection, atom)
     after = read(db, collection, atom)
     return before is not after if before is None or after is None else not same(before, after)
 
@@ -98,10 +101,10 @@ def feed(db: sqlite3.Connection, collection: str, atom: str | None, *, is_local:
     """Tell those who look at the data that an atom, or all of a collection, may be another."""
     told = db.execute("insert into feed (collection, atom, is_local) values (?, ?, ?)", (collection, atom, is_local))
     if told.lastrowid is not None and told.lastrowid % TRIMMED == 0:
-        trim_feed(db)
+        _trim_feed(db)
 
 
-def trim_feed(db: sqlite3.Connection) -> None:
+def _trim_feed(db: sqlite3.Connection) -> None:
     """Let go of the oldest lines of the feed."""
     db.execute("delete from feed where seq <= (select max(seq) from feed) - ?", (FEED_KEPT,))
 
@@ -109,6 +112,7 @@ def trim_feed(db: sqlite3.Connection) -> None:
 def feed_all(db: sqlite3.Connection, keys: Iterable[Key]) -> None:
     """The same of many atoms that others changed."""
     db.executemany("insert into feed (collection, atom, is_local) values (?, ?, 0)", keys)
+    _trim_feed(db)
 
 
 def items(
@@ -201,17 +205,12 @@ def has_waiting(db: sqlite3.Connection) -> bool:
     return bool(has)
 
 
-def _refresh(db: sqlite3.Connection, collection: str, atom: str) -> None:
-    changes, version, synced = _active(db, collection, atom)
-    if not changes:
-        db.execute("delete from local where collection = ? and atom = ?", (collection, atom))
-        return
-    row = _base_row(db, collection, atom)
-    data = seen(None if row is None else row[0].encode(), changes)
+def _show(db: sqlite3.Connection, wish: Wish, data: bytes | None) -> None:
+    """What `refresh` would come to, however many changes the atom has: the newest is put over what was seen."""
     db.execute(
-        "insert into local (collection, atom, version, version_synced, data) values (?, ?, ?, ?, ?)"
-        " on conflict (collection, atom) do update set version = excluded.version, data = excluded.data",
-        (collection, atom, version, synced, None if data is None else data.decode()),
+        "insert into local (collection, atom, version, data) values (?, ?, 1, ?)"
+        " on conflict (collection, atom) do update set version = version + 1, data = excluded.data",
+        (wish.collection, wish.atom, file.as_text(data)),
     )
 
 

@@ -130,10 +130,11 @@ def say_all_by_data(db: sqlite3.Connection) -> None:
 
 
 def offer(db: sqlite3.Connection) -> None:
-    """The server was set back: what it had acknowledged is sent again, under the old numbers."""
+    """The server was set back: what it had acknowledged is sent again, under the old numbers; all goes by data."""
     file.tell(db, "acknowledged", None)
     db.execute("update push set answered = null, offered = 1, attempts = 0 where answered is not null")
     db.execute("update change set by_data = 1 where push in (select id from push where offered = 1)")
+    say_all_by_data(db)
 
 
 def purge(db: sqlite3.Connection, before: float) -> None:

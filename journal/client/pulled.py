@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET
 
 from journal.client import file
-from journal.client.local import feed, feed_all, plain, refresh, trim_feed
+from journal.client.local import feed, feed_all, is_news, plain, refresh
 from journal.client.outbox import say_all_by_data
 from journal.client.settling import pass_changes
 from journal.core import cursor as cursors
@@ -66,7 +66,6 @@ def apply(db: sqlite3.Connection, page: Deltas, now: float) -> Applied:
     keys = [(delta.collection, delta.atom, delta.revision) for delta in page.deltas]
     others = [key[:2] for key in keys if key[:2] not in touched or _pass_atom(db, key[:2], key[2])]
     feed_all(db, others)
-    trim_feed(db)
     if page.more:
         return Applied(is_complete=False, is_equal=None)
     _end_round(db, at.revision)
@@ -101,13 +100,12 @@ def mend(db: sqlite3.Connection, found: Mapping[Key, tuple[int, bytes] | None], 
         base.put(key, held)
         if held is not None and held[0] > at.revision:
             db.execute("insert or replace into ahead values (?, ?, ?)", (*key, held[0]))
-        feed(db, *key)
+    feed_all(db, found)
     base.write()
     if cursor is not None and at.base is None:
         pass_changes(db, at.revision)
     for key, held in found.items():
         _pass_atom(db, key, 0 if held is None else held[0])
-    trim_feed(db)
 
 
 def recount(db: sqlite3.Connection) -> None:
@@ -301,7 +299,7 @@ def _pass_atom(db: sqlite3.Connection, key: Key, revision: int) -> bool:
         " and status is not null and status != 'forgotten' and revision <= ?",
         (*key, revision),
     )
-    return refresh(db, *key)
+    return is_news(db, *key)
 
 
 def _end_round(db: sqlite3.Connection, revision: int) -> None:

@@ -17,7 +17,7 @@ import msgspec
 from journal.client import file, outbox, pulled
 from journal.client.calls import Journal, Resync, jittered, listed
 from journal.client.connection import Connection
-from journal.client.descent import Asking, Index, Of, differing
+from journal.client.descent import Index, Of, differing
 from journal.client.download import PIECE, First, download
 from journal.client.http import Http
 from journal.client.packed import lines, unpacked
@@ -54,7 +54,7 @@ class Recovering:
             await self._verify_history()
         else:
             if resync.reason == "horizon":  # the chain that would tell whether this is still our history is gone
-                await self.db.write(_offer)
+                await self.db.write(outbox.offer)
             await self.replace(None if resync.collections is None else frozenset(resync.collections))
 
     async def replace(self, only: frozenset[str] | None = None) -> None:
@@ -79,7 +79,7 @@ class Recovering:
     async def mend(self, *of: Of) -> int:
         """Compare with the server, and fetch what differs, until the digests are equal; how many atoms that were."""
         await self.db.write(pulled.recount)
-        mended = 0
+        mended, is_equal = 0, False
         for _ in range(MENDINGS):
             names = await self._differing(*of)
             if len(names) > MOST_MENDED:
@@ -88,10 +88,11 @@ class Recovering:
             await self.db.write(lambda db, found=found: pulled.mend(db, found, cursor=None))  # type: ignore[misc]
             mended += len(names)
             applied = await self.pulling.pull()
-            if applied is not None and applied.is_equal:
-                await self.db.write(lambda db: file.tell(db, "in_doubt", 0))
-                return mended
-        await self.replace()
+            is_equal = applied is not None and applied.is_equal is True
+            if is_equal:
+                break
+        if not is_equal:
+            await self.replace()
         await self.db.write(lambda db: file.tell(db, "in_doubt", 0))
         return mended
 
@@ -102,7 +103,7 @@ class Recovering:
 
     async def _verify_history(self) -> None:
         """The server's history is not ours: send again what it may have lost, compare by content, start from there."""
-        await self.db.write(_offer)
+        await self.db.write(outbox.offer)
         await self.pushing.push(is_numbered=True)
         head = await self.journal.head()
         await self.db.write(pulled.recount)
@@ -157,18 +158,13 @@ class Recovering:
 
     async def _differing(self, *of: Of) -> set[Key]:
         names: set[Key] = set()
-        asking, wanted = Asking(self.journal.http, self.journal.name), self.pulling.wanted
+        wanted = self.pulling.wanted
         for one in of:
             self.told.progress(Progress("verify", 0))
             with Index() as index:
                 await self.db.read(lambda db, one=one, index=index: index.add(_leaves(db, one, wanted)))  # type: ignore[misc]
-                names |= await differing(asking, index, of=one, collections=wanted)
+                names |= await differing(self.journal, index, of=one, collections=wanted)
         return names
-
-
-def _offer(db: sqlite3.Connection) -> None:
-    outbox.offer(db)
-    outbox.say_all_by_data(db)
 
 
 def _leaves(db: sqlite3.Connection, of: Of, wanted: frozenset[str] | None) -> Iterator[tuple[str, str, int]]:

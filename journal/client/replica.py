@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
-from journal.client import conflicts, file, given, live, local, looking, pulled
+from journal.client import conflicts, file, given, local, looking, pulled, role
 from journal.client.calls import Journal, split
 from journal.client.change import Patch
 from journal.client.clock import Clock
@@ -128,7 +128,7 @@ class Replica:
             for connection in (self._writer, self._reader, self._engine):
                 await connection.open()
                 stack.push_async_callback(connection.close)
-            await self._writer.call(lambda db: file.prepare(db, self.path, self.url))
+            await self._writer.call(lambda db: file.prepare(db, self.path, self.journal))
             if self.wanted is not None:
                 wanted = self.wanted
                 await self._writer.write(lambda db: pulled.keep_only(db, wanted))
@@ -310,7 +310,7 @@ class Replica:
                     if self._is_started or self._looking:
                         self._begin()
             if is_own:
-                await self._reader.write(live.want)
+                await self._reader.write(role.want)
             await asyncio.sleep(ASKED_S)
         try:
             self._is_syncing, self._error = True, None
@@ -321,11 +321,11 @@ class Replica:
             raise
         finally:
             self._is_syncing = False
-            await live.leave(self._role, self._engine)
+            await role.leave(self._role, self._engine)
 
     async def _ask_whoever_syncs(self) -> bool:
         """Ask for a sync and wait for the answer; False where nobody syncs any more."""
-        number = await self._reader.write(live.ask)
+        number = await self._reader.write(role.ask)
         if self._live is not None:
             self._live.poke()
         while True:

@@ -13,7 +13,7 @@ from msgspec import UNSET
 
 from journal.client import file
 from journal.client.change import FAILED, Patch, Status, collapsed, is_known_there, over, says_nothing
-from journal.client.local import feed, plain, refresh
+from journal.client.local import feed, is_news, plain, refresh
 from journal.client.outbox import Sending, Waiting, followers_of, forget_if_empty, renumber
 from journal.core.model import Key, Outcome
 from journal.wire import PushAnswer
@@ -118,8 +118,8 @@ def pass_changes(db: sqlite3.Connection, revision: int) -> None:
         " where passed = 0 and status is not null and coalesce(revision, 0) <= ?",
         (revision,),
     ).fetchall()
+    db.executemany("update change set passed = 1 where seq = ?", [row[:1] for row in rows])
     for seq, collection, atom, op, data, unset, status in rows:
-        db.execute("update change set passed = 1 where seq = ?", (seq,))
         if status == "forgotten":
             patch = Patch(op, file.as_bytes(data), _names(unset))
             _compare_forgotten(db, seq, collection, atom, _with_later(db, seq, collection, atom, patch, revision))
@@ -266,5 +266,5 @@ def _synced(db: sqlite3.Connection, changes: Iterable[Waiting]) -> None:
 
 
 def _see(db: sqlite3.Connection, collection: str, atom: str) -> None:
-    if refresh(db, collection, atom):
+    if is_news(db, collection, atom):
         feed(db, collection, atom)

@@ -24,11 +24,7 @@ from journal.store.record import Decided
 
 _encode = msgspec.json.Encoder().encode
 _pushed = msgspec.json.Decoder(dict[str, Raw]).decode
-_OF_DELTAS = (
-    "epoch",
-    "head",
-    "chain",
-)  # what a push's answer has, and deltas say of their own moment or in their cursor
+_OF_DELTAS = ("epoch", "head", "chain")  # of a push's answer: deltas say them of their moment, or in their cursor
 
 
 class SyncAsked(msgspec.Struct, frozen=True):

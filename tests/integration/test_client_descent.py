@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from journal.client.descent import Asking, Index, Of, differing
+from journal.client.calls import Journal
+from journal.client.descent import Index, Of, differing
 from journal.client.http import Http, Refused, Unreachable, connected
 from journal.core import digest
 from tests.harness import Harness, Json, delete, insert, update
@@ -75,7 +76,7 @@ async def test_p11_what_differs_is_found_and_costs_what_differs(service: Harness
     http = Counted(service.url, service.session)
 
     with leaves(of, held) as index:
-        found = await differing(Asking(http, "j"), index, of=of, collections=None)
+        found = await differing(Journal(http, "j"), index, of=of, collections=None)
 
     assert found == set(changed)
     assert http.requests <= 1 + 2 * count
@@ -97,7 +98,7 @@ async def test_p11_what_others_did_since_is_found(service: Harness, of: Of) -> N
     )
 
     with leaves(of, held) as index:
-        found = await differing(Asking(Http(service.url, service.session), "j"), index, of=of, collections=None)
+        found = await differing(Journal(Http(service.url, service.session), "j"), index, of=of, collections=None)
 
     assert found == {*names[:20], *(("note", f"{n}") for n in range(10))}
 
@@ -106,7 +107,7 @@ async def test_only_the_collections_that_are_asked_for_are_compared(service: Har
     await filled(service)
     held = await replica(service)
     await service.pushed([insert("to do", "more"), insert("é", "more"), insert("note", "more")])
-    asking = Asking(Http(service.url, service.session), "j")
+    asking = Journal(Http(service.url, service.session), "j")
 
     async def found(*names: str) -> set[Key]:
         with leaves("content", held, frozenset(names)) as index:
@@ -122,7 +123,7 @@ async def test_a_client_that_has_nothing_is_told_all_in_pages(service: Harness, 
     http = Counted(service.url, service.session)
 
     with Index(tmp_path) as index:
-        found = await differing(Asking(http, "j"), index, of="revision", collections=None)
+        found = await differing(Journal(http, "j"), index, of="revision", collections=None)
 
     assert found == (await replica(service)).keys()
     assert http.requests == 1 + ATOMS // 1000
@@ -130,7 +131,7 @@ async def test_a_client_that_has_nothing_is_told_all_in_pages(service: Harness, 
 
 async def test_a_journal_that_is_empty_lacks_all_that_a_client_has(service: Harness) -> None:
     with leaves("content", {("todo", f"{n}"): (1, {}) for n in range(500)}) as index:
-        found = await differing(Asking(Http(service.url, service.session), "j"), index, of="content", collections=None)
+        found = await differing(Journal(Http(service.url, service.session), "j"), index, of="content", collections=None)
 
     assert found == {("todo", f"{n}") for n in range(500)}
 
@@ -157,7 +158,7 @@ async def test_while_others_write_what_differs_all_along_is_found(service: Harne
         writing = tasks.create_task(write())
         with leaves("content", held) as index:
             found = await differing(
-                Asking(Http(service.url, service.session), "j"), index, of="content", collections=None
+                Journal(Http(service.url, service.session), "j"), index, of="content", collections=None
             )
         over.set()
 
@@ -169,7 +170,7 @@ async def test_what_goes_wrong_is_told(service: Harness) -> None:
     http = Http(service.url, service.session)
     with Index() as index:
         with pytest.raises(Refused) as error:
-            await differing(Asking(http, "k"), index, of="content", collections=None)
+            await differing(Journal(http, "k"), index, of="content", collections=None)
         assert error.value.code == "journal_not_found"
 
 
@@ -186,5 +187,5 @@ async def test_an_answer_that_is_not_the_services_is_not_taken_for_one() -> None
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with connected(url) as http:
         with Index() as index, pytest.raises(Unreachable, match="no answer of a journal service"):
-            await differing(Asking(http, "j"), index, of="content", collections=None)
+            await differing(Journal(http, "j"), index, of="content", collections=None)
     server.close()
