@@ -9,16 +9,18 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET
 
-from journal.client import file, local
+from journal.client import local, stored
 from journal.client.change import Patch, Status, over
 from journal.client.clock import Moment
 from journal.client.local import Wish
 from journal.client.problems import InvalidChange
+from journal.core.equal import same
 from journal.core.model import Policy, PushOp
+from journal.wire import ConflictAnswer
 
 Keep = Literal["server", "client", "both"]
-_names = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
 class Conflict(msgspec.Struct, frozen=True):
@@ -65,8 +67,8 @@ def settle(db: sqlite3.Connection, number: int, keep: Keep, copy: str | None, po
     if row is None or row[6] is not None:
         raise InvalidChange(f"conflict {number} is settled already")
     collection, atom, op, data, unset, made_on, _ = row
-    patch = Patch(op, file.as_bytes(data), _names(unset))
-    mine = over(file.as_bytes(made_on), patch, file.as_bytes(made_on))
+    patch = stored.patch(op, data, unset)
+    mine = over(stored.as_bytes(made_on), patch, stored.as_bytes(made_on))
     if keep == "client":
         local.write(db, Wish(collection, atom, _again(db, collection, atom, patch, mine), policy, now))
     elif keep == "both":
@@ -74,6 +76,30 @@ def settle(db: sqlite3.Connection, number: int, keep: Keep, copy: str | None, po
             raise InvalidChange("of a delete there is nothing to keep beside what stands")
         local.write(db, Wish(collection, copy, Patch("insert", mine), policy, now))
     db.execute("update conflict set settled = ? where id = ?", (keep, number))
+
+
+def mark_told(db: sqlite3.Connection, *, number: int) -> None:
+    """The service knows that it was settled."""
+    db.execute("update conflict set told = 1 where id = ?", (number,))
+
+
+def is_of(db: sqlite3.Connection, *, number: int, kept: ConflictAnswer) -> bool:
+    """Whether it is the same change; a journal that was set back or made anew gives its names once more."""
+    *said, data = db.execute(
+        "select op, collection, atom, unset, data from conflict where id = ?", (number,)
+    ).fetchone()
+    if said != [kept.op, kept.collection, kept.atom, msgspec.json.encode(kept.unset).decode()]:
+        return False
+    if data is None or kept.data is UNSET:
+        return data is None and kept.data is UNSET
+    return same(data.encode(), bytes(kept.data))
+
+
+def untold(db: sqlite3.Connection) -> list[tuple[int, str]]:
+    """Those that were settled here and that the service keeps: their ids, and their names there."""
+    return db.execute(
+        "select id, kept from conflict where settled is not null and kept is not null and told = 0"
+    ).fetchall()
 
 
 def _again(db: sqlite3.Connection, collection: str, atom: str, patch: Patch, mine: bytes | None) -> Patch:
@@ -89,10 +115,10 @@ def _conflict(
     number: int, collection: str, atom: str, op: PushOp, status: Status, data: str | None, unset: str,
     made_on: str | None, theirs: str | None, theirs_revision: int | None, error: str | None, at: float,
 ) -> Conflict:  # fmt: skip
-    before = file.as_bytes(made_on)
-    mine = over(before, Patch(op, file.as_bytes(data), _names(unset)), before)
+    before = stored.as_bytes(made_on)
+    mine = over(before, stored.patch(op, data, unset), before)
     return Conflict(
-        number, collection, atom, op, status, _decoded(mine), _decoded(before), _decoded(file.as_bytes(theirs)),
+        number, collection, atom, op, status, _decoded(mine), _decoded(before), _decoded(stored.as_bytes(theirs)),
         theirs_revision, error, datetime.fromtimestamp(at, UTC),
     )  # fmt: skip
 

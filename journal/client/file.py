@@ -91,16 +91,6 @@ def cursor(db: sqlite3.Connection) -> Cursor | None:
     return None if text is None else cursors.parse(text, parameter="cursor")
 
 
-def as_bytes(text: str | None) -> bytes | None:
-    """JSON as it is worked with, of JSON as it is stored."""
-    return None if text is None else text.encode()
-
-
-def as_text(data: bytes | None) -> str | None:
-    """The inverse."""
-    return None if data is None else data.decode()
-
-
 def _belongs(db: sqlite3.Connection, path: Path, journal: str) -> None:
     """A journal may move to another host, but a file does not become that of another journal."""
     known = meta(db, "journal")

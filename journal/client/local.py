@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from journal.client import file
+from journal.client import file, stored
 from journal.client.change import Made, Patch, collapsed, over, says_nothing, seen
 from journal.client.clock import Moment
 from journal.client.problems import AtomExists, AtomMissing
@@ -20,8 +20,6 @@ from journal.core.model import Key, Policy, decode_fields, encode_fields
 
 FEED_KEPT = 20_000
 TRIMMED = 1000  # lines that are written between looks at how many there are
-_decode_names = msgspec.json.Decoder(tuple[str, ...]).decode
-_encode_names = msgspec.json.Encoder().encode
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -45,9 +43,7 @@ class Sought(msgspec.Struct, frozen=True):
 def read(db: sqlite3.Connection, collection: str, atom: str) -> bytes | None:
     """An atom's data, with what was changed here; None where there is none."""
     row = db.execute("select data from local where collection = ? and atom = ?", (collection, atom)).fetchone()
-    if row is None:
-        row = _base_row(db, collection, atom)
-    return None if row is None or row[0] is None else row[0].encode()
+    return _base(db, collection, atom) if row is None else stored.as_bytes(row[0])
 
 
 def write(db: sqlite3.Connection, wish: Wish) -> bool:
@@ -75,12 +71,11 @@ def refresh(db: sqlite3.Connection, collection: str, atom: str) -> None:
     if not changes:
         db.execute("delete from local where collection = ? and atom = ?", (collection, atom))
         return
-    row = _base_row(db, collection, atom)
-    data = seen(None if row is None else row[0].encode(), changes)
+    data = seen(_base(db, collection, atom), changes)
     db.execute(
         "insert into local (collection, atom, version, version_synced, data) values (?, ?, ?, ?, ?)"
         " on conflict (collection, atom) do update set version = excluded.version, data = excluded.data",
-        (collection, atom, version, synced, None if data is None else data.decode()),
+        (collection, atom, version, synced, stored.as_text(data)),
     )
 
 
@@ -210,7 +205,7 @@ def _show(db: sqlite3.Connection, wish: Wish, data: bytes | None) -> None:
     db.execute(
         "insert into local (collection, atom, version, data) values (?, ?, 1, ?)"
         " on conflict (collection, atom) do update set version = version + 1, data = excluded.data",
-        (wish.collection, wish.atom, file.as_text(data)),
+        (wish.collection, wish.atom, stored.as_text(data)),
     )
 
 
@@ -219,14 +214,14 @@ def _append(db: sqlite3.Connection, wish: Wish, made_on: bytes | None) -> None:
     row = db.execute(
         "select version from local where collection = ? and atom = ?", (wish.collection, wish.atom)
     ).fetchone()
-    patch, moment = wish.patch, wish.moment
+    moment = wish.moment
     db.execute(
         "insert into change (collection, atom, version, op, data, unset, base, made_on, by_data, policy,"
         " transaction_id, boot, steady_ns, wall_ns) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            wish.collection, wish.atom, 1 if row is None else row[0] + 1, patch.op, file.as_text(patch.data),
-            _encode_names(patch.unset).decode(), base, file.as_text(made_on), by_data, wish.policy,
-            wish.transaction, moment.boot, moment.steady_ns, moment.wall_ns,
+            wish.collection, wish.atom, 1 if row is None else row[0] + 1, *stored.columns(wish.patch), base,
+            stored.as_text(made_on), by_data, wish.policy, wish.transaction, moment.boot, moment.steady_ns,
+            moment.wall_ns,
         ),
     )  # fmt: skip
 
@@ -246,7 +241,7 @@ def _collapse(db: sqlite3.Connection, wish: Wish) -> bool | None:
     if row is None or row[5:] != (wish.collection, wish.atom, wish.policy):
         return None
     seq, op, data, unset, made_on = row[:5]
-    both = collapsed(Patch(op, file.as_bytes(data), _decode_names(unset)), file.as_bytes(made_on), wish.patch)
+    both = collapsed(stored.patch(op, data, unset), stored.as_bytes(made_on), wish.patch)
     if both is None:
         db.execute("delete from change where seq = ?", (seq,))
         return False
@@ -255,8 +250,7 @@ def _collapse(db: sqlite3.Connection, wish: Wish) -> bool | None:
         "update change set version = version + 1, op = ?, data = ?, unset = ?, boot = ?, steady_ns = ?, wall_ns = ?"
         " where seq = ?",
         (
-            both.op, file.as_text(both.data), _encode_names(both.unset).decode(),
-            moment.boot, moment.steady_ns, moment.wall_ns, seq,
+            *stored.columns(both), moment.boot, moment.steady_ns, moment.wall_ns, seq,
         ),
     )  # fmt: skip
     return True
@@ -275,11 +269,7 @@ def _known(db: sqlite3.Connection, collection: str, atom: str) -> tuple[int | No
     if last is not None:
         status, base, by_data, revision = last
         return (base, bool(by_data)) if status is None else (revision, revision is None or status == "forgotten")
-    row = db.execute(
-        "select b.revision from collection c join base b on b.generation = c.generation and b.atom = ?"
-        " where c.name = ?",
-        (atom, collection),
-    ).fetchone()
+    row = stored.in_base(db, collection, atom)
     if row is not None:
         return row[0], False
     at = file.cursor(db)
@@ -296,14 +286,7 @@ def _active(db: sqlite3.Connection, collection: str, atom: str) -> tuple[list[Ma
         (collection, atom),
     ).fetchall()
     made = [
-        Made(
-            seq,
-            Patch(op, file.as_bytes(data), _decode_names(unset)),
-            file.as_bytes(made_on),
-            status,
-            bool(has),
-            file.as_bytes(current),
-        )
+        Made(seq, stored.patch(op, data, unset), stored.as_bytes(made_on), status, bool(has), stored.as_bytes(current))
         for seq, op, data, unset, made_on, status, has, current, _ in rows
     ]
     versions = [(row[8], row[5] is not None) for row in rows]
@@ -311,12 +294,9 @@ def _active(db: sqlite3.Connection, collection: str, atom: str) -> tuple[list[Ma
     return made, max((version for version, _ in versions), default=0), max(answered, default=0)
 
 
-def _base_row(db: sqlite3.Connection, collection: str, atom: str) -> tuple[str] | None:
-    row: tuple[str] | None = db.execute(
-        "select b.data from collection c join base b on b.generation = c.generation and b.atom = ? where c.name = ?",
-        (atom, collection),
-    ).fetchone()
-    return row
+def _base(db: sqlite3.Connection, collection: str, atom: str) -> bytes | None:
+    row = stored.in_base(db, collection, atom)
+    return None if row is None else row[1].encode()
 
 
 def _indexes(field: str) -> tuple[str, str]:

@@ -13,14 +13,13 @@ from uuid import uuid4
 import msgspec
 from msgspec import Raw
 
-from journal.client import file
+from journal.client import file, stored
 from journal.client.change import FAILED, Patch, Status
 from journal.client.clock import Clock, Moment
 from journal.core.model import Key, PushOp
 
 MOST_CHANGES = 1000
 MOST_BYTES = 2 << 20
-_names = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -199,9 +198,9 @@ def _waiting(
     made_on: str | None, by_data: int, boot: str, steady_ns: int, wall_ns: int, status: Status | None,
     revision: int | None,
 ) -> Waiting:  # fmt: skip
-    patch, moment = Patch(op, file.as_bytes(data), _names(unset)), Moment(boot, steady_ns, wall_ns)
+    patch, moment = stored.patch(op, data, unset), Moment(boot, steady_ns, wall_ns)
     return Waiting(
-        seq, collection, atom, version, patch, base, file.as_bytes(made_on), bool(by_data), moment, status, revision
+        seq, collection, atom, version, patch, base, stored.as_bytes(made_on), bool(by_data), moment, status, revision
     )
 
 

@@ -11,14 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 from msgspec import UNSET
 
-from journal.client import file
+from journal.client import file, stored
 from journal.client.change import FAILED, Patch, Status, collapsed, is_known_there, over, says_nothing
 from journal.client.local import feed, is_news, plain, refresh
 from journal.client.outbox import Sending, Waiting, followers_of, forget_if_empty, renumber
 from journal.core.model import Key, Outcome
 from journal.wire import PushAnswer
-
-_names = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
 class _Held(msgspec.Struct, frozen=True):
@@ -121,7 +119,7 @@ def pass_changes(db: sqlite3.Connection, revision: int) -> None:
     db.executemany("update change set passed = 1 where seq = ?", [row[:1] for row in rows])
     for seq, collection, atom, op, data, unset, status in rows:
         if status == "forgotten":
-            patch = Patch(op, file.as_bytes(data), _names(unset))
+            patch = stored.patch(op, data, unset)
             _compare_forgotten(db, seq, collection, atom, _with_later(db, seq, collection, atom, patch, revision))
     for key in {(row[1], row[2]) for row in rows}:
         refresh(db, *key)
@@ -172,10 +170,17 @@ def _hold(db: sqlite3.Connection, held: Sequence[_Held]) -> None:
     db.executemany(
         "update change set status = ?, revision = ?, has_current = ?, current = ?, passed = ? where seq = ?",
         [
-            (one.status, one.revision, one.has_current, file.as_text(one.current), one.revision is None, one.change.seq)
+            (
+                one.status,
+                one.revision,
+                one.has_current,
+                stored.as_text(one.current),
+                one.revision is None,
+                one.change.seq,
+            )
             for one in held
         ],
-    )
+    )  # fmt: skip
     _synced(db, [one.change for one in held])
     db.executemany(
         "delete from conflict where seq = ? and settled is null",
@@ -204,16 +209,14 @@ def _keep(
 ) -> list[int]:  # fmt: skip
     """Keep a change that failed, with what stands in its place; [] where it is kept already."""
     if outcome is None or outcome.current is UNSET:  # it was not said what stands: as it is known here
-        theirs = _base_row(db, *change.key)
+        theirs = stored.in_base(db, *change.key)
     else:
         theirs = None if outcome.current is None else (outcome.current.revision, bytes(outcome.current.data).decode())
-    patch = change.patch
     done = db.execute(
         "insert or ignore into conflict (seq, collection, atom, op, data, unset, made_on, status, theirs_revision,"
         " theirs, error, kept, at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            change.seq, change.collection, change.atom, patch.op, file.as_text(patch.data),
-            msgspec.json.encode(patch.unset).decode(), file.as_text(change.made_on), status,
+            change.seq, *change.key, *stored.columns(change.patch), stored.as_text(change.made_on), status,
             *(theirs or (None, None)), error, name, now,
         ),
     )  # fmt: skip
@@ -230,13 +233,13 @@ def _with_later(
         (collection, atom, seq, revision),
     )
     for op, data, unset in later:
-        patch = collapsed(patch, b"{}", Patch(op, file.as_bytes(data), _names(unset))) or patch
+        patch = collapsed(patch, b"{}", stored.patch(op, data, unset)) or patch
     return patch
 
 
 def _compare_forgotten(db: sqlite3.Connection, seq: int, collection: str, atom: str, patch: Patch) -> None:
     """What became of a change is remembered nowhere: where the data is not as it left it, it is kept as a conflict."""
-    row = _base_row(db, collection, atom)
+    row = stored.in_base(db, collection, atom)
     data = None if row is None else row[1].encode()
     if (patch.op == "update" and data is None) or not says_nothing(data, patch):
         db.execute(
@@ -245,16 +248,6 @@ def _compare_forgotten(db: sqlite3.Connection, seq: int, collection: str, atom: 
             " push.answered from change join push on push.id = change.push where seq = ?",
             (*(row or (None, None)), seq),
         )
-
-
-def _base_row(db: sqlite3.Connection, collection: str, atom: str) -> tuple[int, str] | None:
-    """Revision and data of an atom, as the server last said it."""
-    row: tuple[int, str] | None = db.execute(
-        "select b.revision, b.data from collection c join base b on b.generation = c.generation and b.atom = ?"
-        " where c.name = ?",
-        (atom, collection),
-    ).fetchone()
-    return row
 
 
 def _synced(db: sqlite3.Connection, changes: Iterable[Waiting]) -> None:

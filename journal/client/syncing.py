@@ -11,9 +11,8 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-from msgspec import UNSET
 
-from journal.client import file, outbox, pulled, settling
+from journal.client import conflicts, file, outbox, pulled, settling
 from journal.client.calls import Journal, Resync, Synced
 from journal.client.clock import Clock
 from journal.client.connection import Connection
@@ -26,8 +25,6 @@ from journal.client.pushing import Pushing
 from journal.client.recovering import Recovering
 from journal.client.told import Told
 from journal.core import cursor as cursors
-from journal.core.equal import same
-from journal.wire import ConflictAnswer
 
 RECOVERIES = 5
 RECOVERABLE = frozenset(("resync_required", "client_forgotten"))
@@ -169,11 +166,11 @@ class Syncing:
             self._purged_at = time.monotonic()
             await self.db.write(lambda db: outbox.purge(db, time.time() - self.keep_s))
             await self.recovering.sweep()
-        for number, name in await self.db.read(_untold):
+        for number, name in await self.db.read(conflicts.untold):
             kept = await self.journal.conflict(name)
-            if kept is not None and await self.db.read(partial(_is_of, number=number, kept=kept)):
+            if kept is not None and await self.db.read(partial(conflicts.is_of, number=number, kept=kept)):
                 await self.journal.keep_servers(name)
-            await self.db.write(partial(_tell, number=number))
+            await self.db.write(partial(conflicts.mark_told, number=number))
 
 
 def _take(db: sqlite3.Connection, sending: Sending, answer: Synced) -> tuple[list[int] | None, Applied | None]:
@@ -181,25 +178,3 @@ def _take(db: sqlite3.Connection, sending: Sending, answer: Synced) -> tuple[lis
     now, page = time.time(), answer.pulled
     kept = settling.settle(db, sending, answer.pushed, now)
     return kept, None if page is None or kept is None else pulled.apply(db, page, now)
-
-
-def _tell(db: sqlite3.Connection, *, number: int) -> None:
-    db.execute("update conflict set told = 1 where id = ?", (number,))
-
-
-def _is_of(db: sqlite3.Connection, *, number: int, kept: ConflictAnswer) -> bool:
-    """Whether it is the same change; a journal that was set back or made anew gives its names once more."""
-    *said, data = db.execute(
-        "select op, collection, atom, unset, data from conflict where id = ?", (number,)
-    ).fetchone()
-    if said != [kept.op, kept.collection, kept.atom, msgspec.json.encode(kept.unset).decode()]:
-        return False
-    if data is None or kept.data is UNSET:
-        return data is None and kept.data is UNSET
-    return same(data.encode(), bytes(kept.data))
-
-
-def _untold(db: sqlite3.Connection) -> list[tuple[int, str]]:
-    return db.execute(
-        "select id, kept from conflict where settled is not null and kept is not null and told = 0"
-    ).fetchall()

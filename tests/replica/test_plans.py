@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 import journal.client
-from journal.client import local, looking, outbox, pulled, settling, syncing
+from journal.client import conflicts, local, looking, outbox, pulled, settling
 from journal.client.change import Patch
 from journal.client.clock import Clock
 from journal.client.local import Wish
@@ -202,9 +202,9 @@ def _recover(db: sqlite3.Connection) -> None:
     pulled.keep_only(db, frozenset(["other"]))
     pulled.sweep(db)
     outbox.purge(db, 1.0)
-    syncing._tell(db, number=1)
-    syncing._untold(db)
-    syncing._is_of(db, number=db.execute("select max(id) from conflict").fetchone()[0], kept=_kept())
+    conflicts.mark_told(db, number=1)
+    conflicts.untold(db)
+    conflicts.is_of(db, number=db.execute("select max(id) from conflict").fetchone()[0], kept=_kept())
     local.has_waiting(db)
 
 
