@@ -18,10 +18,11 @@ def application(settings: Settings) -> web.Application:
     service = Service(settings)
     app = web.Application(client_max_size=settings.limits.body_bytes)
     app[SERVICE] = service
-    for method, path, handler in Routes(service).table():
-        app.router.add_route(method, path, guarded(handler))
-        if method == "GET":
-            app.router.add_route("HEAD", path, guarded(handler))
+    for route in Routes(service).table():
+        handler = guarded(route.handler)
+        app.router.add_route(route.method, route.path, handler)
+        if route.method == "GET":
+            app.router.add_route("HEAD", route.path, handler)
     app.router.add_route("*", "/{path:.*}", guarded(nowhere))
     app.on_shutdown.append(_wake)
     app.cleanup_ctx.append(_run)

@@ -7,15 +7,14 @@ import itertools
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable
 from functools import wraps
 
 from aiohttp import web
 
 from journal.errors import Fault, JournalGone, MethodNotAllowed, NotFound, RequestError, TooLarge, Unavailable
 from journal.web import send
+from journal.web.routing import Handler
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _log = logging.getLogger(__name__)
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
 _process = secrets.token_hex(6)  # ids are this and a count: unique, and cheaper than a random one for each request

@@ -3,7 +3,6 @@
 The rule: what is served is known by name beforehand, and may run, show and ask only what this service serves.
 """
 
-from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from importlib.resources import files
 
@@ -12,8 +11,8 @@ from aiohttp import web
 from journal.errors import NotFound
 from journal.service.answer import Answer
 from journal.web import send
+from journal.web.routing import Route
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 INDEX = "index.html"
 MEDIA = {
     ".html": "text/html; charset=utf-8",
@@ -40,9 +39,9 @@ class Pages:
                 body = file.read_bytes()
                 self._answers[file.name] = Answer(media, body, sha256(body).hexdigest()[:24], coded={})
 
-    def table(self) -> list[tuple[str, str, Handler]]:
-        """Method, path and handler of every route."""
-        return [("GET", "/console", self.index), ("GET", "/console/{file}", self.file)]
+    def table(self) -> list[Route]:
+        """Every route."""
+        return [Route("GET", "/console", self.index, "nothing"), Route("GET", "/console/{file}", self.file, "nothing")]
 
     async def index(self, request: web.Request) -> web.StreamResponse:
         """GET /console: the page."""

@@ -1,7 +1,6 @@
 """The routes of operators, and of clients that find their way back (protocol, sections 8 and 11)."""
 
 import re
-from collections.abc import Awaitable, Callable
 from typing import TypeVar
 from uuid import UUID
 
@@ -16,6 +15,7 @@ from journal.service.running import Service
 from journal.web import bodies, send
 from journal.web import parameters as read
 from journal.web.parameters import number
+from journal.web.routing import J, Route
 from journal.wire import (
     CompactRequest,
     EraseRequest,
@@ -26,9 +26,7 @@ from journal.wire import (
     SettleRequest,
 )
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Shape = TypeVar("Shape", bound=msgspec.Struct)
-J = "/v1/journals/{j}"
 LONGEST_WAIT_S = 60.0
 OPERATOR_LENGTH = 200
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
@@ -48,26 +46,26 @@ class Recovery:
         self.service = service
         self.limits = service.settings.limits
 
-    def table(self) -> list[tuple[str, str, Handler]]:
-        """Method, path and handler of every route."""
+    def table(self) -> list[Route]:
+        """Every route."""
         return [
-            ("POST", f"{J}/resync", self.resync),
-            ("POST", f"{J}/restored", self.restored),
-            ("POST", f"{J}/compact", self.compact),
-            ("POST", f"{J}/check", self.check),
-            ("POST", f"{J}/erase", self.erase),
-            ("GET", f"{J}/clients", self.clients),
-            ("GET", f"{J}/clients/{{id}}", self.client),
-            ("DELETE", f"{J}/clients/{{id}}", self.forget_client),
-            ("GET", f"{J}/conflicts", self.conflicts),
-            ("GET", f"{J}/conflicts/{{id}}", self.conflict),
-            ("POST", f"{J}/conflicts/{{id}}", self.settle),
-            ("GET", f"{J}/operations", self.operations),
-            ("GET", f"{J}/operations/{{id}}", self.operation),
-            ("GET", f"{J}/audit", self.audit),
-            ("GET", f"{J}/stats", self.stats),
-            ("GET", "/v1/server", self.server),
-            ("PUT", "/v1/server", self.remember_server),
+            Route("POST", f"{J}/resync", self.resync, "operate"),
+            Route("POST", f"{J}/restored", self.restored, "operate"),
+            Route("POST", f"{J}/compact", self.compact, "operate"),
+            Route("POST", f"{J}/check", self.check, "operate"),
+            Route("POST", f"{J}/erase", self.erase, "operate"),
+            Route("GET", f"{J}/clients", self.clients, "operate"),
+            Route("GET", f"{J}/clients/{{id}}", self.client, "operate"),
+            Route("DELETE", f"{J}/clients/{{id}}", self.forget_client, "operate"),
+            Route("GET", f"{J}/conflicts", self.conflicts, "read"),
+            Route("GET", f"{J}/conflicts/{{id}}", self.conflict, "read"),
+            Route("POST", f"{J}/conflicts/{{id}}", self.settle, "write"),
+            Route("GET", f"{J}/operations", self.operations, "operate"),
+            Route("GET", f"{J}/operations/{{id}}", self.operation, "operate"),
+            Route("GET", f"{J}/audit", self.audit, "operate"),
+            Route("GET", f"{J}/stats", self.stats, "operate"),
+            Route("GET", "/v1/server", self.server, "service"),
+            Route("PUT", "/v1/server", self.remember_server, "service"),
         ]
 
     async def resync(self, request: web.Request) -> web.StreamResponse:

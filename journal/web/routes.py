@@ -2,7 +2,6 @@
 
 import re
 import time
-from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -18,11 +17,10 @@ from journal.web import parameters as read
 from journal.web.pages import Pages
 from journal.web.parameters import DeltasReader, number
 from journal.web.recovery import Recovery, operator
+from journal.web.routing import J, Route
 from journal.wire import CollectionRequest
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 POLICIES: tuple[Policy, ...] = ("server", "merge", "client", "newest", "both")
-J = "/v1/journals/{j}"
 _LIMITED: dict[str, read.Read] = {"after": read.journal, "limit": number(1, 1000)}
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _ATOM: dict[str, read.Read] = {"collection": read.collection, "atom": read.atom}
@@ -37,29 +35,29 @@ class Routes:
         self.limits = service.settings.limits
         self.deltas_query = DeltasReader(self.limits)
 
-    def table(self) -> list[tuple[str, str, Handler]]:
-        """Method, path and handler of every route; HEAD goes where GET does."""
+    def table(self) -> list[Route]:
+        """Every route."""
         return [
-            ("GET", f"{J}/deltas", self.deltas),  # what is asked most is looked for first
-            ("POST", f"{J}/changes", self.push),
-            ("GET", f"{J}/changes", self.changes),
-            ("POST", f"{J}/sync", self.sync),
-            ("GET", "/v1", self.about),
-            ("GET", "/v1/journals", self.journals),
-            ("PUT", J, self.create),
-            ("DELETE", J, self.remove),
-            ("GET", J, self.head),
-            ("GET", f"{J}/collections", self.collections),
-            ("PUT", f"{J}/collections", self.set_policy),
-            ("GET", f"{J}/cursor", self.cursor),
-            ("GET", f"{J}/stream", self.stream),
-            ("GET", f"{J}/snapshot", self.snapshot),
-            ("GET", f"{J}/snapshots/{{id}}", self.snapshot_file),
-            ("GET", f"{J}/atom", self.atom),
-            ("GET", f"{J}/atom/history", self.history),
-            ("GET", f"{J}/digest", self.digest),
-            ("GET", f"{J}/manifest", self.manifest),
-            ("POST", f"{J}/lookup", self.lookup),
+            Route("GET", f"{J}/deltas", self.deltas, "read"),  # what is asked most is looked for first
+            Route("POST", f"{J}/changes", self.push, "write"),
+            Route("GET", f"{J}/changes", self.changes, "read_all"),
+            Route("POST", f"{J}/sync", self.sync, "read"),
+            Route("GET", "/v1", self.about, "nothing"),
+            Route("GET", "/v1/journals", self.journals, "caller"),
+            Route("PUT", J, self.create, "service"),
+            Route("DELETE", J, self.remove, "service"),
+            Route("GET", J, self.head, "read"),
+            Route("GET", f"{J}/collections", self.collections, "read"),
+            Route("PUT", f"{J}/collections", self.set_policy, "operate"),
+            Route("GET", f"{J}/cursor", self.cursor, "read"),
+            Route("GET", f"{J}/stream", self.stream, "read"),
+            Route("GET", f"{J}/snapshot", self.snapshot, "read"),
+            Route("GET", f"{J}/snapshots/{{id}}", self.snapshot_file, "read"),
+            Route("GET", f"{J}/atom", self.atom, "read"),
+            Route("GET", f"{J}/atom/history", self.history, "read"),
+            Route("GET", f"{J}/digest", self.digest, "read"),
+            Route("GET", f"{J}/manifest", self.manifest, "read"),
+            Route("POST", f"{J}/lookup", self.lookup, "read"),
             *Recovery(self.service).table(),
             *Pages().table(),
         ]
