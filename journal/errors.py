@@ -3,13 +3,14 @@
     JournalError
     ├── Stale                          a journal moved on between reading and recording (never leaves the service)
     └── RequestError                   becomes an answer: code and status are protocol, section 12
-        ├── InvalidRequest        400  ├── NotApplied        409  ├── ResyncRequired    410
-        │   └── BaseRequired      400  ├── PushTooOld        409  ├── TooLarge          413
-        ├── NotFound              404  ├── ClientForgotten   409  ├── UnsupportedMedia  415
-        │   └── JournalNotFound   404  ├── ConflictSettled   409  ├── RangeImpossible   416
-        │       └── JournalGone   404  ├── ConflictErased    409  ├── PushReused        422
-        ├── MethodNotAllowed      405  ├── AtomGone          409  ├── Unavailable       503
-        └── NotAcceptable         406  └── AtomExists        409  └── (what is busy is Unavailable too)
+        ├── InvalidRequest        400  ├── NotAcceptable     406  ├── ResyncRequired    410
+        │   └── BaseRequired      400  ├── NotApplied        409  ├── TooLarge          413
+        ├── Unauthenticated       401  ├── PushTooOld        409  ├── UnsupportedMedia  415
+        ├── Forbidden             403  ├── ClientForgotten   409  ├── RangeImpossible   416
+        ├── NotFound              404  ├── ConflictSettled   409  ├── PushReused        422
+        │   └── JournalNotFound   404  ├── ConflictErased    409  ├── Unavailable       503
+        │       └── JournalGone   404  ├── AtomGone          409  └── (what is busy is Unavailable too)
+        └── MethodNotAllowed      405  └── AtomExists        409
 
 Facts are fields; the text is the docstring, which is the `title` that a caller reads.
 """
@@ -90,6 +91,21 @@ class BaseRequired(InvalidRequest):
     """A change needs a base, or if_data, or the policy client."""
 
     code = "base_required"
+
+
+class Unauthenticated(RequestError):
+    """Nobody is known by what was sent."""
+
+    code, status = "unauthenticated", 401
+
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": 'Bearer realm="journal"'}
+
+
+class Forbidden(RequestError):
+    """The caller may not do this."""
+
+    code, status = "forbidden", 403
 
 
 class NotFound(RequestError):
@@ -216,17 +232,19 @@ class ResyncRequired(RequestError):
         head: int,
         horizon: int,
         collections: Sequence[str] | None = None,
+        granted: Sequence[str] | None = None,
         retry_after: int = 0,
     ) -> None:
         super().__init__()
         self.reason: Reason = reason
         self.journal = journal
         self.epoch, self.head, self.horizon = epoch, head, horizon
-        self.collections = collections
+        self.collections, self.granted = collections, granted
         self.retry_after = retry_after
 
     def members(self) -> dict[str, Any]:
         missing = {} if self.collections is None else {"collections": self.collections}
+        granted = {} if self.granted is None else {"granted": self.granted}
         return {
             "reason": self.reason,
             "epoch": self.epoch,
@@ -235,6 +253,7 @@ class ResyncRequired(RequestError):
             "reconcile": RECONCILE[self.reason],
             "snapshot": f"/v1/journals/{self.journal}/snapshot",
             **missing,
+            **granted,
             "retry_after": self.retry_after,
         }
 

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from journal.core.consolidate import Delta
+from journal.core.grants import Permission
 from journal.core.model import Keep, Outcome, Policy, PushOp
 
 LARGEST = 2**53 - 1
@@ -457,6 +458,29 @@ class ServerRequest(msgspec.Struct, forbid_unknown_fields=True):
 
     system: str
     timeline: Annotated[int, Meta(ge=1)]
+
+
+class GrantAnswer(msgspec.Struct):
+    """What may be done with a journal, or with all (`*`). `collections` null: with all of its collections."""
+
+    journal: str
+    can: list[Permission]
+    collections: list[str] | None
+
+
+class CallerAnswer(msgspec.Struct):
+    """Who a caller is here: a token's name, null where nobody needs one; and until when, null: without an end."""
+
+    name: str | None
+    grants: list[GrantAnswer]
+    ends_at: str | None
+
+
+class TicketAnswer(msgspec.Struct):
+    """One use of a journal's stream, within so many seconds."""
+
+    ticket: str
+    expires_in: int
 
 
 class NodeAnswer(msgspec.Struct, frozen=True):

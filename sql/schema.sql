@@ -122,6 +122,13 @@ create table journal.conflict (
   constraint conflict_that_is_erased_has_no_data CHECK (((NOT erased) OR ((data IS NULL) AND (stood_data IS NULL))))
 );
 
+create table journal.door (
+  is_it boolean not null default true,
+  turn bigint not null default 0,
+  constraint door_pkey PRIMARY KEY (is_it),
+  constraint door_is_it_check CHECK (is_it)
+);
+
 create table journal.floor (
   journal_id integer not null,
   revision bigint not null,
@@ -199,6 +206,14 @@ create table journal.operation (
   constraint operation_state_is_known CHECK ((state = ANY (ARRAY['running'::text, 'done'::text, 'failed'::text])))
 );
 
+create table journal.owner (
+  journal_id integer not null,
+  client uuid not null,
+  owner text not null,
+  at timestamp with time zone not null,
+  constraint owner_pkey PRIMARY KEY (journal_id, client)
+);
+
 create table journal.push (
   journal_id integer not null,
   client_id integer not null,
@@ -235,6 +250,33 @@ create table journal.server (
   constraint server_is_it_check CHECK (is_it)
 );
 
+create table journal.ticket (
+  journal_id integer not null,
+  hash bytea not null,
+  token integer,
+  caller json,
+  expires_at timestamp with time zone not null,
+  constraint ticket_pkey PRIMARY KEY (journal_id, hash),
+  constraint ticket_is_somebodys CHECK (((token IS NULL) <> (caller IS NULL)))
+);
+
+create table journal.token (
+  id integer not null generated always as identity,
+  hash bytea not null,
+  name text not null,
+  grants json not null,
+  created_at timestamp with time zone not null,
+  created_by text not null,
+  expires_at timestamp with time zone,
+  revoked_at timestamp with time zone,
+  revoked_by text,
+  used_at timestamp with time zone,
+  constraint token_pkey PRIMARY KEY (id),
+  constraint token_hash_key UNIQUE (hash),
+  constraint token_hash_is_sha256 CHECK ((octet_length(hash) = 32)),
+  constraint token_is_revoked_by_somebody CHECK (((revoked_at IS NULL) = (revoked_by IS NULL)))
+);
+
 CREATE INDEX atom_revision ON journal.atom USING btree (journal_id, revision);
 
 CREATE INDEX conflict_atom ON journal.conflict USING btree (journal_id, collection, atom);
@@ -250,6 +292,8 @@ CREATE INDEX idempotency_at ON journal.idempotency USING brin (at);
 CREATE INDEX push_at ON journal.push USING brin (at);
 
 CREATE INDEX registry_lag ON journal.registry USING btree (journal_id, COALESCE(revision, ('-1'::integer)::bigint), client);
+
+CREATE INDEX ticket_expires_at ON journal.ticket USING brin (expires_at);
 
 CREATE OR REPLACE FUNCTION journal.append(conflicts json, journal_ids integer[], turns bigint[], chains_before bytea[], heads bigint[], chains bytea[], commit_journal integer[] DEFAULT '{}'::integer[], commit_revision bigint[] DEFAULT '{}'::bigint[], commit_first bigint[] DEFAULT '{}'::bigint[], commit_client integer[] DEFAULT '{}'::integer[], commit_push bigint[] DEFAULT '{}'::bigint[], commit_at timestamp with time zone[] DEFAULT '{}'::timestamp with time zone[], commit_chain bytea[] DEFAULT '{}'::bytea[], change_journal integer[] DEFAULT '{}'::integer[], change_revision bigint[] DEFAULT '{}'::bigint[], change_collection integer[] DEFAULT '{}'::integer[], change_atom text[] DEFAULT '{}'::text[], change_op smallint[] DEFAULT '{}'::smallint[], change_data text[] DEFAULT '{}'::text[], change_unset text[] DEFAULT '{}'::text[], change_prev bigint[] DEFAULT '{}'::bigint[], atom_is_new boolean[] DEFAULT '{}'::boolean[], atom_journal integer[] DEFAULT '{}'::integer[], atom_collection integer[] DEFAULT '{}'::integer[], atom_name text[] DEFAULT '{}'::text[], atom_born bigint[] DEFAULT '{}'::bigint[], atom_born_by integer[] DEFAULT '{}'::integer[], atom_created bigint[] DEFAULT '{}'::bigint[], atom_revision bigint[] DEFAULT '{}'::bigint[], atom_data text[] DEFAULT '{}'::text[], atom_fk text[] DEFAULT '{}'::text[], atom_fr text[] DEFAULT '{}'::text[], collection_journal integer[] DEFAULT '{}'::integer[], collection_id integer[] DEFAULT '{}'::integer[], collection_name text[] DEFAULT '{}'::text[], collection_atoms bigint[] DEFAULT '{}'::bigint[], collection_digest bigint[] DEFAULT '{}'::bigint[], client_journal integer[] DEFAULT '{}'::integer[], client_id integer[] DEFAULT '{}'::integer[], client_name uuid[] DEFAULT '{}'::uuid[], client_pushed bigint[] DEFAULT '{}'::bigint[], push_journal integer[] DEFAULT '{}'::integer[], push_client integer[] DEFAULT '{}'::integer[], push_number bigint[] DEFAULT '{}'::bigint[], push_content bytea[] DEFAULT '{}'::bytea[], push_status smallint[] DEFAULT '{}'::smallint[], push_answer text[] DEFAULT '{}'::text[], key_journal integer[] DEFAULT '{}'::integer[], key_name text[] DEFAULT '{}'::text[], key_content bytea[] DEFAULT '{}'::bytea[], key_status smallint[] DEFAULT '{}'::smallint[], key_answer text[] DEFAULT '{}'::text[])
  RETURNS timestamp with time zone
@@ -690,6 +734,8 @@ begin
   end if;
   perform set_config('journal.door', 'remove', true);
   perform 1 from journal.head h where h.journal_id = removed for update;
+  delete from journal.ticket where journal_id = removed;
+  delete from journal.owner where journal_id = removed;
   delete from journal.conflict where journal_id = removed;
   delete from journal.audit where journal_id = removed;
   delete from journal.operation where journal_id = removed;
@@ -885,6 +931,19 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION journal.tokens_changed()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+declare
+  new_turn bigint;
+begin
+  update journal.door d set turn = d.turn + 1 returning d.turn into new_turn;
+  perform pg_notify('journal_door', new_turn::text);
+  return null;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION journal.wanted(r registry, h head)
  RETURNS bigint
  LANGUAGE sql
@@ -905,3 +964,5 @@ CREATE TRIGGER change_is_only_blanked AFTER UPDATE ON journal.change REFERENCING
 CREATE TRIGGER commit_goes_below_the_horizon AFTER DELETE ON journal.commit REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION refuse_above_horizon();
 
 CREATE TRIGGER commit_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON journal.commit FOR EACH STATEMENT EXECUTE FUNCTION refuse();
+
+CREATE TRIGGER token_changes_are_told AFTER INSERT OR DELETE OR UPDATE OF hash, name, grants, expires_at, revoked_at OR TRUNCATE ON journal.token FOR EACH STATEMENT EXECUTE FUNCTION tokens_changed();

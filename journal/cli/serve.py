@@ -20,6 +20,7 @@ from journal.cli.imports import record
 from journal.cli.ndjson import Lines
 from journal.cli.options import DATA, Data, Dsn
 from journal.config import Settings
+from journal.core.grants import OPEN
 from journal.service.running import Service
 from journal.store import heads
 from journal.store import migrate as migrations
@@ -204,7 +205,7 @@ async def _greet(service: Service, where: str) -> None:
 
 
 async def _something_to_ask(service: Service, url: str) -> str:
-    names = [there.journal for there in (await service.journals.page("", 1)).journals]
+    names = [there.journal for there in (await service.journals.page("", 1, OPEN)).journals]
     if not names:
         return f"curl -X PUT {url}/journals/first"
     head = await heads.head_by_name(service.database, SAMPLE) or (await service.journals.tail(names[0])).head

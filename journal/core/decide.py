@@ -142,6 +142,8 @@ class _Deciding:
         return Decision(outcomes, self.changes, states, conflicts=self.conflicts)
 
     def outcome(self, place: int, change: PushChange) -> Outcome:
+        if self.push.writes is not None and change.collection not in self.push.writes:
+            return _rejected("forbidden", "the sender may not write this collection")
         key = (change.collection, change.atom)
         atom = self.atoms.get(key)
         if atom is None:

@@ -99,7 +99,7 @@ class Push(msgspec.Struct, frozen=True):
     """What is decided at once and becomes one commit; `client` is the journal's number for the sender.
 
     `sent`: when it was sent by the sender's clock, None: it did not say. `arrived`: when it came in by the server's.
-    Microseconds since 1970.
+    Microseconds since 1970. `writes`: the collections that the sender may write, None: all.
     """
 
     changes: Sequence[PushChange]
@@ -108,6 +108,7 @@ class Push(msgspec.Struct, frozen=True):
     client: int | None = None
     sent: int | None = None
     arrived: int = 0
+    writes: frozenset[str] | None = None
 
 
 class Current(msgspec.Struct, frozen=True, gc=False):
@@ -118,9 +119,9 @@ class Current(msgspec.Struct, frozen=True, gc=False):
 
 
 class Rejection(msgspec.Struct, frozen=True, gc=False):
-    """Why a change makes no sense."""
+    """Why a change is not even judged."""
 
-    code: Literal["set_and_unset", "atom_too_large"]
+    code: Literal["set_and_unset", "atom_too_large", "forbidden"]
     detail: str
 
 

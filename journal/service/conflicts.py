@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from journal.config import MIB, Limits
+from journal.core.grants import Names, Reach
 from journal.core.model import Keep, Outcome, PushChange, decode_fields, encode_fields
 from journal.errors import (
     AtomExists,
@@ -18,6 +19,7 @@ from journal.errors import (
     ConflictErased,
     ConflictSettled,
     Fault,
+    Forbidden,
     InvalidRequest,
     JournalError,
     NotApplied,
@@ -41,24 +43,36 @@ class Conflicts:
         self.database, self.tails, self.limits = database, tails, limits
 
     async def page(
-        self, journal: str, below: int | None, limit: int, *, state: State, client: UUID | None
+        self, journal: str, below: int | None, limit: int, *, state: State, client: UUID | None, collections: Names
     ) -> ConflictsAnswer:
-        """A page of conflicts, newest first."""
+        """A page of conflicts in some collections, newest first."""
         tail = await self.tails.of(journal)
         found, is_more = await conflicts.before(
-            self.database, tail.head.id, below, state=state, client=client, limit=limit, size=PAGE_BYTES
+            self.database,
+            tail.head.id,
+            below,
+            state=state,
+            client=client,
+            collections=collections,
+            limit=limit,
+            size=PAGE_BYTES,
         )
         told = [_answer(kept) for kept in found]
         return ConflictsAnswer(told, is_more, told[-1].id if is_more else None)
 
-    async def one(self, journal: str, number: int) -> ConflictAnswer:
-        """One conflict; NotFound where none has this number."""
+    async def one(self, journal: str, number: int, reach: Reach) -> ConflictAnswer:
+        """One conflict; NotFound where none has this number that may be read."""
         tail = await self.tails.of(journal)
         async with self.database.reading() as connection:
-            return _answer(await self._kept(connection, tail, number))
+            return _answer(await self._kept(connection, tail, number, reach))
 
-    async def settle(self, journal: str, number: int, keep: Keep, copy: str | None, *, by: str) -> SettleAnswer:
-        """Settle a conflict; the same choice again gives the same answer, another is ConflictSettled."""
+    async def settle(
+        self, journal: str, number: int, keep: Keep, copy: str | None, reach: Reach, *, by: str
+    ) -> SettleAnswer:
+        """Settle a conflict; the same choice again gives the same answer, another is ConflictSettled.
+
+        Operators may, and who may write its collection.
+        """
         if (keep == "both") is not (copy is not None):
             detail = "missing: the name of the copy" if copy is None else "goes with keep both only"
             raise InvalidRequest([Fault("/atom", detail)])
@@ -67,7 +81,9 @@ class Conflicts:
         async with self.database.operating() as connection, connection.transaction():
             await record.lock(connection, [tail.head.id], patience_s=PATIENCE_S)
             await self.tails.refresh_locked(connection, tail)
-            kept = await self._kept(connection, tail, number)
+            kept = await self._kept(connection, tail, number, reach)
+            if not (reach.operates or reach.writes_all([kept.collection])):
+                raise Forbidden("to settle it, its collection must be one that may be written")
             if kept.settled is not None:
                 return _as_before(kept, keep, copy)
             revision = None
@@ -82,9 +98,9 @@ class Conflicts:
             group.publish(self.tails, at)
         return SettleAnswer(str(number), keep, revision)
 
-    async def _kept(self, connection: Connection, tail: Tail, number: int) -> Kept:
+    async def _kept(self, connection: Connection, tail: Tail, number: int, reach: Reach) -> Kept:
         kept = await conflicts.by_id(connection, tail.head.id, number)
-        if kept is None:
+        if kept is None or not reach.reads_all(frozenset([kept.collection])):
             raise NotFound("no conflict of this number was kept here")
         return kept
 

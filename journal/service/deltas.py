@@ -102,7 +102,7 @@ class Reader:
 
     def _holds(self, tail: Tail, page: Page) -> bool:
         """Whether memory can answer: whatever it cannot prove, PostgreSQL's rows decide."""
-        if page.with_meta or page.base != page.position or not tail.holds(page.since):
+        if page.with_meta or page.base != page.position or page.is_of_more or not tail.holds(page.since):
             return False
         covered = None if isinstance(page.since, int) else page.since.collections
         return covered is None or (page.collections is not None and page.collections <= covered)

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from typing import Literal
 
 import msgspec
 
@@ -58,6 +59,11 @@ def resync(error: ResyncRequired) -> bytes:
     """That the stream leads nowhere, and when to come back if nobody listens to that."""
     longest = max(float(error.retry_after), RESYNC_RETRY_S)
     return _event("resync", _encode(error.problem())) + retry(longest, 1.5 * longest)
+
+
+def auth(reason: Literal["expires", "expired", "revoked"], *, in_s: int | None = None) -> bytes:
+    """That the caller's token ends soon, or has ended: who wants to go on brings another."""
+    return _event("auth", _encode({"reason": reason} | ({} if in_s is None else {"in_s": in_s})))
 
 
 def retry(least_s: float = RETRY_S[0], most_s: float = RETRY_S[1]) -> bytes:

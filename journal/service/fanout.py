@@ -74,6 +74,12 @@ class Fanout:
             crowd.task = asyncio.create_task(crowd.run())
         await crowd.follow(stream, stream.since)
 
+    def let_go(self, stream: Follower) -> None:
+        """Let a stream look for itself, if it follows."""
+        crowd = self._crowds.get((stream.journal, stream.collections))
+        if crowd is not None:
+            crowd.let_go(stream)
+
     def over(self, crowd: "Crowd") -> None:
         """Nobody is left in it."""
         self._crowds.pop((crowd.journal, crowd.collections), None)
@@ -100,6 +106,10 @@ class Crowd:
             await let_go
         finally:
             self._remove(stream)
+
+    def let_go(self, stream: Follower) -> None:
+        """Let one look for itself."""
+        self._let_go([stream])
 
     async def run(self) -> None:
         """Tell whoever is here, until nobody is."""

@@ -12,6 +12,7 @@ from msgspec import UNSET, Raw
 from journal.config import MIB, Limits
 from journal.core import chain, decide, digest
 from journal.core.cursor import Cursor
+from journal.core.grants import Names
 from journal.core.model import AtomState, Conflict, Current, Key, Outcome, Policy, Push, PushChange
 from journal.errors import (
     Fault,
@@ -42,6 +43,7 @@ class Asked(msgspec.Struct, eq=False):
     """A push as it waits to be decided. `content` identifies it where it is numbered or bears a key.
 
     `page`: what is to be read after it, in a sync. Its cursor is judged as the base is, before anything is decided.
+    `writes`: the collections that its sender may write.
     `sent`: when it was sent by its sender's clock, in microseconds since 1970; `arrived`: by this process's own.
     """
 
@@ -54,6 +56,7 @@ class Asked(msgspec.Struct, eq=False):
     key: str | None = None
     base: Cursor | None = None
     page: Page | None = None
+    writes: Names = None
     content: bytes = b""
     at: datetime | None = None  # recorded as the commit's time, for histories that are imported
     size: int = 0  # bytes, so that a group stays within bounds
@@ -256,7 +259,13 @@ class Group:
                 raise resync(state.head, "future")
         number = client.id if client is not None else state.highest_client + 1 if asked.client is not None else None
         push = Push(
-            asked.changes, asked.on_conflict, asked.is_atomic, number, asked.sent, self._by_postgresql(asked.arrived)
+            asked.changes,
+            asked.on_conflict,
+            asked.is_atomic,
+            number,
+            asked.sent,
+            self._by_postgresql(asked.arrived),
+            asked.writes,
         )
         decision = decide.decide(
             push,
@@ -504,7 +513,7 @@ def _judge_page(page: Page, state: Standing) -> None:
         collections=page.collections,
         client=None if page.client is None else UUID(page.client),
     )
-    judge_scope(page.since, state.head, page.collections)
+    judge_scope(page.since, state.head, page.collections, page.may)
 
 
 def _body(decision: decide.Decision, state: Standing, first: int | None) -> tuple[int, bytes]:

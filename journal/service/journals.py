@@ -1,9 +1,13 @@
 """Journals: the directory, where each stands, its collections, and cursors for other collections (section 2)."""
 
+import contextlib
+from hashlib import sha256
+
 import msgspec
 
 from journal.core import chain, digest
 from journal.core.cursor import Cursor
+from journal.core.grants import EVERY, Caller, Names
 from journal.core.model import Policy
 from journal.errors import Fault, InvalidRequest, JournalNotFound
 from journal.service.answer import MEDIA, Answer
@@ -43,29 +47,45 @@ class Journals:
         if not is_removed:
             raise JournalNotFound
 
-    async def page(self, after: str, limit: int) -> JournalsAnswer:
-        """Up to `limit` journals whose names come after `after`."""
-        found = await heads.heads_after(self.database, after, limit + 1)
-        told = [head_answer(head) for head in found[:limit]]
+    async def page(self, after: str, limit: int, caller: Caller) -> JournalsAnswer:
+        """Up to `limit` of the journals that are there for a caller, whose names come after `after`."""
+        if caller.reach(EVERY).is_nothing:
+            found = await self._named(caller, after, limit + 1)
+        else:
+            found = await heads.heads_after(self.database, after, limit + 1)
+        told = [head_answer(head, caller.reach(head.journal).reads) for head in found[:limit]]
         is_more = len(found) > limit
         return JournalsAnswer(told, is_more, told[-1].journal if is_more else None)
+
+    async def _named(self, caller: Caller, after: str, limit: int) -> list[Head]:
+        """The same of those that its grants name."""
+        found: list[Head] = []
+        for name in sorted({grant.journal for grant in caller.grants if grant.journal > after}):
+            with contextlib.suppress(JournalNotFound):
+                found.append((await self.tails.of(name)).head)
+            if len(found) == limit:
+                break
+        return found
 
     async def tail(self, name: str) -> Tail:
         """Where a journal stands, from memory."""
         return await self.tails.of(name)
 
-    def head(self, tail: Tail) -> Answer:
-        """What is told of a journal's head, made once for all who ask."""
+    def head(self, tail: Tail, reads: Names) -> Answer:
+        """What is told of a journal's head, made once for all who may read everything."""
+        if reads is not None:
+            return _head_of(tail.head, reads)
         if tail.answer is None or tail.answer[0] is not tail.head:
             tail.answer = tail.head, _head_of(tail.head)
         return tail.answer[1]
 
-    async def collections(self, name: str) -> CollectionsAnswer:
-        """A journal's collections, by name."""
+    async def collections(self, name: str, reads: Names) -> CollectionsAnswer:
+        """A journal's collections that may be read, by name."""
         head = (await self.tails.of(name)).head
         told = [
             CollectionAnswer(k.name, k.atoms, digest.told(k.digest), k.policy)
             for _, k in sorted(head.collections.items())
+            if reads is None or k.name in reads
         ]
         return CollectionsAnswer(head.epoch, head.head, told)
 
@@ -91,21 +111,24 @@ class Journals:
         return CursorAnswer(head.epoch, at.revision, str(told))
 
 
-def _head_of(head: Head) -> Answer:
+def _head_of(head: Head, reads: Names = None) -> Answer:
+    told = msgspec.json.encode(head_answer(head, reads))
     tag = f"{head.epoch}:{head.head}:{head.chain[:8].hex()}:{head.horizon}"
-    return Answer(MEDIA["json"], msgspec.json.encode(head_answer(head)), tag, coded={})
+    if reads is not None:
+        tag += f":{sha256(told).hexdigest()[:16]}"
+    return Answer(MEDIA["json"], told, tag, coded={})
 
 
-def head_answer(head: Head) -> HeadAnswer:
-    """What is told of a journal's head."""
-    atoms, total = head.totals()
+def head_answer(head: Head, reads: Names = None) -> HeadAnswer:
+    """What is told of a journal's head to who may read these collections."""
+    atoms, total = head.totals(reads)
     return HeadAnswer(
         journal=head.journal,
         epoch=head.epoch,
         head=head.head,
         horizon=head.horizon,
         chain=chain.told(head.chain),
-        cursor=str(head.cursor),
+        cursor=str(msgspec.structs.replace(head.cursor, collections=reads)),
         digest=digest.told(total),
         atoms=atoms,
     )

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from journal.core import chain
 from journal.core.cursor import Cursor
+from journal.core.grants import Names, within
 from journal.errors import ClientForgotten, Reason, ResyncRequired
 from journal.store import heads, recovery
 from journal.store.database import Connection
@@ -27,6 +28,7 @@ async def judged(
     collections: frozenset[str] | None = None,
     client: str | None = None,
     horizon_at: int | None = None,
+    may: Names = None,
 ) -> None:
     """Judge `since` by the rows of the connection's moment; ResyncRequired where it leads nowhere."""
     position = since if isinstance(since, int) else since.revision
@@ -40,7 +42,7 @@ async def judged(
         client=who,
         horizon_at=horizon_at,
     )
-    judge_scope(since, head, collections)
+    judge_scope(since, head, collections, may)
 
 
 async def floors_for(
@@ -88,12 +90,17 @@ def judge(
         raise resync(head, "operator", _called_back(spread, collections), spread=spread, client=client)
 
 
-def judge_scope(since: Cursor | int, head: Head, asked: frozenset[str] | None) -> None:
+def judge_scope(since: Cursor | int, head: Head, asked: Names, may: Names = None) -> None:
     """ResyncRequired where a cursor that was earned on some collections is used for more (trap 17).
 
-    A collection that is not there yet has no past that could be missed.
+    A collection that is not there yet has no past that could be missed. `may`: what may be read by now; a cursor that
+    has more than that is of before, and what it was earned on has to go.
     """
-    if isinstance(since, int) or since.collections is None:
+    if isinstance(since, int):
+        return
+    if may is not None and not within(since.collections, may):
+        raise resync(head, "scope", sorted(may if asked is None else asked), granted=sorted(may))
+    if since.collections is None:
         return
     wanted: Iterable[str] = head.collections if asked is None else asked
     missing = sorted(name for name in wanted if name not in since.collections and name in head.collections)
@@ -108,6 +115,7 @@ def resync(
     *,
     spread: Sequence[Floor] = (),
     client: UUID | None = None,
+    granted: list[str] | None = None,
 ) -> ResyncRequired:
     """Section 7's answer."""
     return ResyncRequired(
@@ -117,6 +125,7 @@ def resync(
         head=head.head,
         horizon=head.horizon,
         collections=collections,
+        granted=granted,
         retry_after=due_in(spread[-1], client, datetime.now(UTC)) if spread else 0,
     )
 

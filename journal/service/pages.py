@@ -113,7 +113,13 @@ class Pages:
         # In a round to a fixed end every page is folded from the base on, so it is the base that must be kept.
         horizon_at = page.base if page.until is not None else None
         await judged(
-            connection, head, page.since, collections=page.collections, client=page.client, horizon_at=horizon_at
+            connection,
+            head,
+            page.since,
+            collections=page.collections,
+            client=page.client,
+            horizon_at=horizon_at,
+            may=page.may,
         )
         return head
 

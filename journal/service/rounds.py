@@ -7,7 +7,8 @@ import msgspec
 
 from journal.core import chain
 from journal.core.cursor import Cursor
-from journal.errors import Fault, InvalidRequest
+from journal.core.grants import Names, within
+from journal.errors import Fault, Forbidden, InvalidRequest
 from journal.service.answer import Form
 from journal.store.heads import Head
 
@@ -15,7 +16,8 @@ from journal.store.heads import Head
 class Page(msgspec.Struct, frozen=True):
     """A request for a page: where its round began (`base`), where it begins itself (`position`), and what it is for.
 
-    `until` None: the head; `collections` None: all. `is_fixed`: the request itself named the end.
+    `until` None: the head; `collections` None: all. `is_fixed`: the request itself named the end. `may`: all that its
+    caller may read.
     """
 
     since: Cursor | int
@@ -30,6 +32,7 @@ class Page(msgspec.Struct, frozen=True):
     with_meta: bool = False
     with_revisions: bool = False
     form: Form = "json"
+    may: Names = None
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -39,12 +42,38 @@ class Page(msgspec.Struct, frozen=True):
             str(self.since), self.until, names, self.client, self.limit, self.with_meta, self.with_revisions, self.form
         )  # fmt: skip
 
+    def within(self, reads: Names) -> "Page":
+        """The same of what its caller may read; Forbidden where it asks for anything else.
+
+        What its cursor had may have been taken away since: judging the cursor tells that.
+        """
+        if reads is None:
+            return self
+        names = self.collections
+        if names is None:
+            names = reads
+        elif not names <= reads:
+            if isinstance(self.since, int) or not within(names, self.since.collections):
+                raise not_granted(reads)
+            names &= reads
+        return msgspec.structs.replace(self, collections=names, may=reads)
+
+    @property
+    def is_of_more(self) -> bool:
+        """Whether its cursor has what its caller may not read."""
+        return isinstance(self.since, Cursor) and not within(self.since.collections, self.may)
+
     def cursor(self, head: Head, at: int, chain_there: bytes, *, is_over: bool) -> Cursor:
         """The cursor that ends the page at revision `at`."""
         there = Cursor(head.epoch, at, chain.told(chain_there), self.collections)
         if is_over:
             return there
         return msgspec.structs.replace(there, base=self.base, until=self.until, client=self.client)
+
+
+def not_granted(reads: Names) -> Forbidden:
+    """Told alike of collections that are there and of those that are not."""
+    return Forbidden(f"the collections that may be read: {', '.join(sorted(reads or ()))}")
 
 
 def page(

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 from journal.config import Settings
 from journal.errors import Unavailable
+from journal.service.access import Access, Verifier
 from journal.service.atoms import Atoms
 from journal.service.changes import Changes
 from journal.service.compact import Compaction
@@ -27,7 +29,7 @@ from journal.service.tails import Tails
 from journal.service.verify import Verify
 from journal.service.watch import Watch
 from journal.service.writer import Writer
-from journal.store import compaction, record, recovery
+from journal.store import compaction, doors, record, recovery
 from journal.store.database import Database
 
 _log = logging.getLogger(__name__)
@@ -38,11 +40,12 @@ UNSEEN_DAYS = 400.0
 class Service:
     """What answers requests. `running` starts and stops it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, verifier: Verifier | None = None) -> None:
         self.settings = settings
         limits, memory = settings.limits, settings.memory
         self.database = Database(settings.dsn, reading=settings.read_connections)
         self.tails = Tails(self.database, memory)
+        self.access = Access(self.database, self.tails, verifier)
         self.writer = Writer(self.database, self.tails, limits)
         self.reader = Reader(self.database, self.tails, memory, settings.spool)
         self.changes = Changes(self.database, self.tails, settings.spool, memory.answer_bytes)
@@ -59,7 +62,7 @@ class Service:
         self.erasure = Erasure(self.database, self.tails, self.snapshots, self.reader.rendered, limits)
         self.conflicts = Conflicts(self.database, self.tails, limits)
         self.operators = Operators(self.database, self.tails)
-        self.watch = Watch(settings.dsn, self.tails, poll_s=settings.poll_s)
+        self.watch = Watch(settings.dsn, self.tails, self.access, poll_s=settings.poll_s)
 
     async def tidy(self) -> None:
         """Every now and then: forget old answers, remove old snapshots."""
@@ -74,6 +77,7 @@ class Service:
                 await self.operations.forget()
                 await recovery.forget_unseen(self.database, UNSEEN_DAYS)
                 await compaction.forget_kept(self.database)
+                await doors.forget_tickets(self.database, now=time.time())
             await asyncio.to_thread(self.snapshots.clean)
             await asyncio.to_thread(self.verify.indexes.clean)
             await asyncio.sleep(TIDY_S)
@@ -85,8 +89,9 @@ async def running(service: Service) -> AsyncIterator[Service]:
     service.snapshots.folder.mkdir(parents=True, exist_ok=True)
     await service.database.open()
     try:
+        await service.access.begin()
         writing = asyncio.create_task(service.writer.run())
-        parts = (service.watch.run(), service.registry.run(), service.tidy())
+        parts = (service.watch.run(), service.registry.run(), service.access.run(), service.tidy())
         others = [asyncio.create_task(part) for part in parts]
         await service.operators.begin()
         for task in (writing, *others):
@@ -101,6 +106,7 @@ async def running(service: Service) -> AsyncIterator[Service]:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
             await service.verify.indexes.close()
+            await service.access.close()
     finally:
         await service.database.close()
 

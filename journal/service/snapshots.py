@@ -74,6 +74,17 @@ def scope_of(collections: frozenset[str] | None) -> str:
     return sha256(_encode(sorted(collections))).hexdigest()[:16]
 
 
+def is_of(name: str, collections: frozenset[str] | None) -> bool:
+    """Whether a name is of a snapshot of just these collections."""
+    snapshot = parse(name)
+    return snapshot is not None and snapshot.scope == scope_of(collections)
+
+
+def not_kept() -> NotFound:
+    """Told of every snapshot that is not there for who asks."""
+    return NotFound("this snapshot is not kept: ask for …/snapshot again")
+
+
 class File(msgspec.Struct, frozen=True):
     """A snapshot's file in a coding. Its tag is strong: made again, the lines may come in another order."""
 
@@ -134,7 +145,7 @@ class Snapshots:
         snapshot = parse(name)
         tail = await self.tails.of(journal)
         if snapshot is None or not self._path(journal, snapshot, "zstd").exists():
-            raise NotFound("this snapshot is not kept: ask for …/snapshot again")
+            raise not_kept()
         if not await self._is_true(tail, snapshot):
             raise NotFound("this snapshot was of another history: ask for …/snapshot again")
         path, packed = self._path(journal, snapshot, coding), self._path(journal, snapshot, "zstd")
@@ -145,7 +156,7 @@ class Snapshots:
             made_ns = packed.stat().st_mtime_ns
             os.utime(packed, ns=(time.time_ns(), made_ns))  # kept for as long as it is read
         except FileNotFoundError:
-            raise NotFound("this snapshot is not kept: ask for …/snapshot again") from None
+            raise not_kept() from None
         return File(snapshot, coding, path, made_ns)
 
     def clean(self) -> None:

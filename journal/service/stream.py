@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from journal.core.cursor import Cursor
-from journal.errors import ClientForgotten, JournalNotFound, ResyncRequired, Unavailable
+from journal.errors import ClientForgotten, Forbidden, JournalNotFound, ResyncRequired, Unauthenticated, Unavailable
 from journal.service import events, fanout
-from journal.service.rounds import page
+from journal.service.access import WARNED_S, Lease
+from journal.service.rounds import Page, page
 
 FRESH_S = 1.0  # who was told its cursor as lately as this need not be told it again
 PAUSE_S = 0.02
@@ -43,7 +44,7 @@ class Stream:
     def __init__(
         self,
         fanned: fanout.Fanout,
-        journal: str,
+        lease: Lease,
         since: Cursor | int,
         sink: Sink,
         *,
@@ -51,13 +52,18 @@ class Stream:
         client: str | None = None,
         agent: str | None = None,
     ) -> None:
-        self.fanout, self.journal, self.since, self.sink = fanned, journal, since, sink
-        self.collections, self.client, self.agent = collections, client, agent
+        self.fanout, self.lease, self.since, self.sink = fanned, lease, since, sink
+        self.journal, self.client, self.agent = lease.journal, client, agent
+        self.collections = self._asked = collections
         self.tell: Callable[[bytes], bool] = sink.send_now
         self._told_at = float("-inf")
+        lease.woken = self._let_go
 
     async def run(self) -> None:
-        """Tell all there is, until the service stops or the stream leads nowhere. It ends with `retry`."""
+        """Tell all there is, until the service stops or the stream leads nowhere. It ends with `retry`.
+
+        It leads nowhere, too, when its caller may not be told any more: then it ends with `auth`.
+        """
         await self.sink.send(events.retry())
         try:
             while not self.fanout.tails.is_closing:
@@ -65,19 +71,38 @@ class Stream:
         except ResyncRequired as error:
             await self.sink.send(events.resync(error))
             return
+        except (Unauthenticated, Forbidden):
+            has_ended = (self.lease.ends_in_s or 1.0) <= 0.0
+            await self.sink.send(events.auth("expired" if has_ended else "revoked"))
+            return
         except (Unavailable, JournalNotFound, ClientForgotten):
             pass  # it comes back, and is told then
         await self.sink.send(events.retry())
 
+    async def _asks(self) -> Page:
+        """What it is to be told, of what its caller may read by now; and a word in time before that ends."""
+        reach = await self.lease.reach()
+        if reach.is_nothing:
+            raise Unauthenticated
+        left = self.lease.ends_in_s
+        if left is not None and left <= WARNED_S and not self.lease.is_warned:
+            self.lease.is_warned = True
+            await self.sink.send(events.auth("expires", in_s=max(round(left), 0)))
+        asked = page(self.since, collections=self._asked, client=self.client, limit=fanout.LIMIT).within(reach.reads)
+        self.collections = asked.collections
+        return asked
+
     async def _look(self) -> None:
         """Tell what is new; where nothing is, follow with others."""
         await self.sink.ready()
-        asked = page(self.since, collections=self.collections, client=self.client, limit=fanout.LIMIT)
+        asked = await self._asks()
         async with self.fanout.apart:
             if self.client is not None:
                 await self.fanout.registry.admit(self.journal, self.client)
             answer = await self.fanout.reader.deltas(self.journal, asked)
         try:
+            if not self.lease.holds:
+                return
             is_told = answer.is_empty and answer.cursor == str(self.since)
             if is_told and self._now() - self._told_at < FRESH_S:
                 await self.fanout.follow(self)
@@ -96,6 +121,9 @@ class Stream:
             at = self.since if isinstance(self.since, Cursor) else None
             self.fanout.registry.saw(self.journal, self.client, at, self.agent)
         self.since = events.end(answer)
+
+    def _let_go(self) -> None:
+        self.fanout.let_go(self)
 
     @staticmethod
     def _now() -> float:

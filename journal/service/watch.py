@@ -4,6 +4,7 @@ import asyncio
 import logging
 
 from journal.errors import Unavailable
+from journal.service.access import Access
 from journal.service.tails import Tails
 from journal.store.listener import Listener
 
@@ -13,9 +14,9 @@ _log = logging.getLogger(__name__)
 class Watch:
     """Keeps a process's memory in step with what other processes record."""
 
-    def __init__(self, dsn: str, tails: Tails, *, poll_s: float) -> None:
+    def __init__(self, dsn: str, tails: Tails, access: Access, *, poll_s: float) -> None:
         self.tails, self.poll_s = tails, poll_s
-        self.listener = Listener(dsn, tails.heard, self._compare)
+        self.listener = Listener(dsn, tails.heard, access.heard, self._compare)
 
     async def run(self) -> None:
         """Until cancelled."""

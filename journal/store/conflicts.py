@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from journal.core.grants import Names
 from journal.core.model import Keep, PushOp
 from journal.store.database import Connection, Database
 from journal.store.queries import QUERY
@@ -57,6 +58,7 @@ async def before(
     *,
     state: State,
     client: UUID | None,
+    collections: Names,
     limit: int,
     size: int,
 ) -> tuple[list[Kept], bool]:
@@ -65,7 +67,8 @@ async def before(
     Fewer where they have more than `size` bytes, but never none.
     """
     async with database.reading() as connection:
-        rows = await connection.fetch(QUERY["conflicts_before"], journal, below, state, client, limit + 1, size)
+        names = None if collections is None else sorted(collections)
+        rows = await connection.fetch(QUERY["conflicts_before"], journal, below, state, client, limit + 1, size, names)
     found = [_kept(row) for row in rows[:limit]]
     return found, bool(rows) and rows[0]["found"] > len(found)
 

@@ -1,7 +1,8 @@
 """Listening: one connection a process that hears what other processes recorded, and reconnects for ever.
 
-A notification is a hint: `journal:turn` for each journal of a group, `journal:-` for one that is gone. What is lost
-while the connection is away is found by comparing (service/tails.py).
+A notification is a hint: `journal:turn` for each journal of a group, `journal:-` for one that is gone; on a
+channel of their own, that tokens have changed. What is lost while the connection is away is found by comparing
+(service/tails.py, service/access.py).
 """
 
 import asyncio
@@ -20,12 +21,19 @@ LONGEST_S = 5.0
 
 
 class Listener:
-    """`heard` is called with each journal and its turn; `connected` after each time that the connection is made."""
+    """`heard` is called with each journal and its turn, `door_heard` with the turn of the tokens.
+
+    `connected` is called after each time that the connection is made.
+    """
 
     def __init__(
-        self, dsn: str, heard: Callable[[int, int | None], None], connected: Callable[[], Awaitable[None]]
+        self,
+        dsn: str,
+        heard: Callable[[int, int | None], None],
+        door_heard: Callable[[int], None],
+        connected: Callable[[], Awaitable[None]],
     ) -> None:
-        self.dsn, self.heard, self.connected = dsn, heard, connected
+        self.dsn, self.heard, self.door_heard, self.connected = dsn, heard, door_heard, connected
         self.is_connected = False
 
     async def run(self) -> None:
@@ -53,6 +61,7 @@ class Listener:
             connection.add_termination_listener(lambda _: closed.set())
             with translated():
                 await connection.add_listener("journal", self._take)
+                await connection.add_listener("journal_door", lambda *told: self.door_heard(int(str(told[3]))))
             self.is_connected = True
             await self.connected()
             await closed.wait()

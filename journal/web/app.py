@@ -6,6 +6,7 @@ from aiohttp import web
 
 from journal.config import Settings
 from journal.service.running import Service, running
+from journal.web.doors import ACCESS
 from journal.web.middleware import guarded, nowhere
 from journal.web.routes import Routes
 
@@ -17,13 +18,13 @@ def application(settings: Settings) -> web.Application:
     """The application of one process."""
     service = Service(settings)
     app = web.Application(client_max_size=settings.limits.body_bytes)
-    app[SERVICE] = service
+    app[SERVICE], app[ACCESS] = service, service.access
     for route in Routes(service).table():
-        handler = guarded(route.handler)
+        handler = guarded(route.handler, service.access, route.needs)
         app.router.add_route(route.method, route.path, handler)
         if route.method == "GET":
             app.router.add_route("HEAD", route.path, handler)
-    app.router.add_route("*", "/{path:.*}", guarded(nowhere))
+    app.router.add_route("*", "/{path:.*}", guarded(nowhere, service.access, "nothing"))
     app.on_shutdown.append(_wake)
     app.cleanup_ctx.append(_run)
     return app

@@ -12,8 +12,9 @@ from functools import wraps
 from aiohttp import web
 
 from journal.errors import Fault, JournalGone, MethodNotAllowed, NotFound, RequestError, TooLarge, Unavailable
-from journal.web import send
-from journal.web.routing import Handler
+from journal.service.access import Access
+from journal.web import doors, send
+from journal.web.routing import Handler, Need
 
 _log = logging.getLogger(__name__)
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -27,8 +28,8 @@ class InternalError(RequestError):
     code, status = "internal_error", 500
 
 
-def guarded(handler: Handler) -> Handler:
-    """The handler, with errors as problems, and X-Request-Id on what could still have it."""
+def guarded(handler: Handler, access: Access, needs: Need) -> Handler:
+    """The handler, for callers who may, with errors as problems, and X-Request-Id on what could still have it."""
 
     @wraps(handler)
     async def guard(request: web.Request) -> web.StreamResponse:
@@ -36,6 +37,8 @@ def guarded(handler: Handler) -> Handler:
         request_id = known if known is not None and _ID.fullmatch(known) else f"{_process}-{next(_count):x}"
         send.REQUEST_ID.set(request_id)  # for what is sent in pieces
         try:
+            if needs not in ("nothing", "ticket"):
+                doors.admit(request, await doors.caller_of(request, access), needs)
             try:
                 response = await handler(request)
             except JournalGone:  # only what was remembered is known to be gone: test_read_your_writes.py

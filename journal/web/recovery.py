@@ -14,6 +14,7 @@ from journal.service.operations import Report, Work
 from journal.service.running import Service
 from journal.web import bodies, send
 from journal.web import parameters as read
+from journal.web.doors import REACH, operator
 from journal.web.parameters import number
 from journal.web.routing import J, Route
 from journal.wire import (
@@ -28,15 +29,8 @@ from journal.wire import (
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 LONGEST_WAIT_S = 60.0
-OPERATOR_LENGTH = 200
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*(\d{1,6})\s*(?:,|$)")
-
-
-def operator(request: web.Request) -> str:
-    """Who an operator says to be (From, RFC 9110, section 10.1.2), else the address that the request came from."""
-    known = request.headers.get("From", "").strip()
-    return known[:OPERATOR_LENGTH] if known and known.isprintable() else request.remote or "unknown"
 
 
 class Recovery:
@@ -59,7 +53,7 @@ class Recovery:
             Route("DELETE", f"{J}/clients/{{id}}", self.forget_client, "operate"),
             Route("GET", f"{J}/conflicts", self.conflicts, "read"),
             Route("GET", f"{J}/conflicts/{{id}}", self.conflict, "read"),
-            Route("POST", f"{J}/conflicts/{{id}}", self.settle, "write"),
+            Route("POST", f"{J}/conflicts/{{id}}", self.settle, "read"),
             Route("GET", f"{J}/operations", self.operations, "operate"),
             Route("GET", f"{J}/operations/{{id}}", self.operation, "operate"),
             Route("GET", f"{J}/audit", self.audit, "operate"),
@@ -154,13 +148,14 @@ class Recovery:
             asked.get("limit", 100),
             state=asked.get("state", "open"),
             client=UUID(asked["client"]) if "client" in asked else None,
+            collections=request[REACH].reads,
         )
         return send.json(told)
 
     async def conflict(self, request: web.Request) -> web.StreamResponse:
         """GET …/conflicts/{id}: one of them."""
         read.read(request.rel_url.raw_query_string, {})
-        return send.json(await self.service.conflicts.one(request.match_info["j"], _number(request)))
+        return send.json(await self.service.conflicts.one(request.match_info["j"], _number(request), request[REACH]))
 
     async def settle(self, request: web.Request) -> web.StreamResponse:
         """POST …/conflicts/{id}: settle it."""
@@ -170,6 +165,7 @@ class Recovery:
             _number(request),
             asked.keep,
             None if asked.atom is UNSET else asked.atom,
+            request[REACH],
             by=operator(request),
         )
         return send.json(told)

@@ -2,23 +2,33 @@
 
 import re
 import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+from urllib.parse import quote
 
 from aiohttp import web
 
 import journal
 from journal.core.cursor import Cursor
+from journal.core.grants import PERMISSIONS, Caller
 from journal.core.model import Policy
-from journal.errors import Fault, InvalidRequest
+from journal.errors import Fault, Forbidden, InvalidRequest
+from journal.service import snapshots
+from journal.service.access import TICKET_S
 from journal.service.answer import MEDIA, Answer
+from journal.service.group import Asked
 from journal.service.running import Service
+from journal.service.sync import SyncAsked
 from journal.service.verify import DigestAsked, ManifestAsked
 from journal.web import bodies, negotiate, send, sse
 from journal.web import parameters as read
+from journal.web.doors import CALLER, REACH, admit, caller_of, operator, readable
 from journal.web.pages import Pages
 from journal.web.parameters import DeltasReader, number
-from journal.web.recovery import Recovery, operator
+from journal.web.recovery import Recovery
 from journal.web.routing import J, Route
-from journal.wire import CollectionRequest
+from journal.wire import CallerAnswer, CollectionRequest, GrantAnswer, TicketAnswer, rfc3339
 
 POLICIES: tuple[Policy, ...] = ("server", "merge", "client", "newest", "both")
 _LIMITED: dict[str, read.Read] = {"after": read.journal, "limit": number(1, 1000)}
@@ -43,6 +53,7 @@ class Routes:
             Route("GET", f"{J}/changes", self.changes, "read_all"),
             Route("POST", f"{J}/sync", self.sync, "read"),
             Route("GET", "/v1", self.about, "nothing"),
+            Route("GET", "/v1/caller", self.caller, "caller"),
             Route("GET", "/v1/journals", self.journals, "caller"),
             Route("PUT", J, self.create, "service"),
             Route("DELETE", J, self.remove, "service"),
@@ -50,7 +61,8 @@ class Routes:
             Route("GET", f"{J}/collections", self.collections, "read"),
             Route("PUT", f"{J}/collections", self.set_policy, "operate"),
             Route("GET", f"{J}/cursor", self.cursor, "read"),
-            Route("GET", f"{J}/stream", self.stream, "read"),
+            Route("GET", f"{J}/stream", self.stream, "ticket"),
+            Route("POST", f"{J}/stream-tickets", self.ticket, "read"),
             Route("GET", f"{J}/snapshot", self.snapshot, "read"),
             Route("GET", f"{J}/snapshots/{{id}}", self.snapshot_file, "read"),
             Route("GET", f"{J}/atom", self.atom, "read"),
@@ -78,7 +90,8 @@ class Routes:
     async def journals(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/journals: a page of journals."""
         asked = read.read(request.rel_url.raw_query_string, _LIMITED)
-        return send.json(await self.service.journals.page(asked.get("after", ""), asked.get("limit", 100)))
+        told = await self.service.journals.page(asked.get("after", ""), asked.get("limit", 100), request[CALLER])
+        return send.json(told)
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """PUT …: make a journal; 200 where it is there."""
@@ -101,12 +114,12 @@ class Routes:
         """GET …: what revision one should have. From memory."""
         tail = await self.service.tails.of(request.match_info["j"])
         read.read(request.rel_url.raw_query_string, {})
-        return await send.answer(request, self.service.journals.head(tail))
+        return await send.answer(request, self.service.journals.head(tail, request[REACH].reads))
 
     async def collections(self, request: web.Request) -> web.StreamResponse:
         """GET …/collections."""
         read.read(request.rel_url.raw_query_string, {})
-        return send.json(await self.service.journals.collections(request.match_info["j"]))
+        return send.json(await self.service.journals.collections(request.match_info["j"], request[REACH].reads))
 
     async def set_policy(self, request: web.Request) -> web.StreamResponse:
         """PUT …/collections: give a collection a policy."""
@@ -120,13 +133,38 @@ class Routes:
     async def deltas(self, request: web.Request) -> web.StreamResponse:
         """GET …/deltas: everything since a revision."""
         form = negotiate.form(request.headers.get("Accept"))
-        asked = self.deltas_query.read(request.rel_url.raw_query_string, form)
-        journal = request.match_info["j"]
+        asked = self.deltas_query.read(request.rel_url.raw_query_string, form).within(request[REACH].reads)
+        journal, caller = request.match_info["j"], request[CALLER]
         if asked.client is not None:
+            await self.service.access.own(caller, journal, asked.client)
             await self.service.registry.admit(journal, asked.client)
             since = asked.since if isinstance(asked.since, Cursor) else None
             self.service.registry.saw(journal, asked.client, since, request.headers.get("User-Agent"))
-        return await send.answer(request, await self.service.reader.deltas(journal, asked))
+        told = await self.service.reader.deltas(journal, asked)
+        if asked.wait_s and (now := await self._now(request, told)) != caller:
+            told.close()
+            admit(request, now, "read")
+            return await self.deltas(request)
+        return await send.answer(request, told)
+
+    async def _now(self, request: web.Request, told: Answer) -> Caller:
+        """Who it is after a wait, in which a token may have been revoked, or was given other grants."""
+        try:
+            return await caller_of(request, self.service.access)
+        except BaseException:
+            told.close()
+            raise
+
+    async def caller(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/caller: who one is here, and what one may do."""
+        read.read(request.rel_url.raw_query_string, {})
+        return send.json(caller_answer(request[CALLER]), headers={"Cache-Control": "no-store"})
+
+    async def ticket(self, request: web.Request) -> web.StreamResponse:
+        """POST …/stream-tickets: one use of the stream, for who cannot send a header."""
+        read.read(request.rel_url.raw_query_string, {})
+        ticket = await self.service.access.ticket(request[CALLER], request.match_info["j"])
+        return send.json(TicketAnswer(ticket, round(TICKET_S)), status=201, headers={"Cache-Control": "no-store"})
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """GET …/stream: deltas as they are recorded."""
@@ -136,7 +174,8 @@ class Routes:
         """GET …/cursor: a cursor for other collections."""
         known = {"at": read.at_cursor, "collections": read.collections}
         asked = read.read(request.rel_url.raw_query_string, known, required=("at",))
-        told = await self.service.journals.cursor(request.match_info["j"], asked["at"], asked.get("collections"))
+        names = readable(request, asked.get("collections"))
+        told = await self.service.journals.cursor(request.match_info["j"], asked["at"], names)
         return send.json(told)
 
     async def changes(self, request: web.Request) -> web.StreamResponse:
@@ -156,6 +195,7 @@ class Routes:
         journal, key = request.match_info["j"], _key(request)
         asked = bodies.push(await bodies.body(request, self.limits), self.limits, journal, key)
         asked.arrived = arrived
+        await self._let(request, asked)
         decided = await self.service.writer.push(asked)
         if asked.client is not None:
             self.service.registry.saw(journal, str(asked.client), None, request.headers.get("User-Agent"))
@@ -167,19 +207,38 @@ class Routes:
         read.read(request.rel_url.raw_query_string, {})
         journal, key = request.match_info["j"], _key(request)
         asked = bodies.sync(await bodies.body(request, self.limits), self.limits, journal, key)
+        page = asked.page.within(request[REACH].reads)
+        asked = SyncAsked(asked.push, page, asked.get)
+        _readable_all(request, asked.get)
+        if page.client is not None:
+            await self.service.access.own(request[CALLER], journal, page.client)
         if asked.push is not None:
-            asked.push.arrived = arrived
+            asked.push.arrived, asked.push.page = arrived, page
+            await self._let(request, asked.push)
         told = await self.service.sync.sync(journal, asked, request.headers.get("User-Agent"))
         if isinstance(told, Answer):
             return await send.answer(request, told)
         return send.decided(request, told.status, told.answer)
 
+    async def _let(self, request: web.Request, asked: Asked) -> None:
+        """See to it that a push is of its sender's client and key, and records only what that may write."""
+        caller, reach = request[CALLER], request[REACH]
+        if reach.writes is not None and not reach.writes and (asked.changes or asked.number or asked.key):
+            raise Forbidden("this is for callers who may write")
+        asked.writes = reach.writes
+        if asked.client is not None:
+            await self.service.access.own(caller, asked.journal, str(asked.client))
+        if asked.key is not None and caller.owner is not None:  # another's key is another key
+            asked.key = sha256(f"{caller.owner}\0{asked.key}".encode()).hexdigest()
+
     async def snapshot(self, request: web.Request) -> web.StreamResponse:
         """GET …/snapshot: where the snapshot is."""
         journal = request.match_info["j"]
         asked = read.read(request.rel_url.raw_query_string, {"collections": read.collections})
-        found = await self.service.snapshots.current(journal, asked.get("collections"))
-        location = f"/v1/journals/{journal}/snapshots/{found}"
+        names = readable(request, asked.get("collections"))
+        found = await self.service.snapshots.current(journal, names)
+        of = "" if names is None else f"?collections={quote(','.join(sorted(names)), safe=',')}"
+        location = f"/v1/journals/{journal}/snapshots/{found}{of}"
         return web.Response(
             status=303,
             headers={
@@ -191,17 +250,20 @@ class Routes:
 
     async def snapshot_file(self, request: web.Request) -> web.StreamResponse:
         """GET …/snapshots/{id}: the snapshot, or a range of it."""
-        read.read(request.rel_url.raw_query_string, {})
+        asked = read.read(request.rel_url.raw_query_string, {"collections": read.collections})
+        name = request.match_info["id"]
+        if request[REACH].reads is not None and not snapshots.is_of(name, readable(request, asked.get("collections"))):
+            raise snapshots.not_kept()  # what it is of has to be said by who may not read everything
         coding = negotiate.coding(request.headers.get("Accept-Encoding"))
-        snapshots = self.service.snapshots
-        with snapshots.read() as piece:
-            found = await snapshots.file(request.match_info["j"], request.match_info["id"], coding)
+        with self.service.snapshots.read() as piece:
+            found = await self.service.snapshots.file(request.match_info["j"], name, coding)
             return await send.file(request, found, piece)
 
     async def atom(self, request: web.Request) -> web.StreamResponse:
         """GET …/atom: one atom, now or at a revision."""
         known = _ATOM | {"at": read.revision}
         asked = read.read(request.rel_url.raw_query_string, known, required=("collection", "atom"))
+        readable(request, frozenset([asked["collection"]]))
         told = await self.service.atoms.atom(
             request.match_info["j"], asked["collection"], asked["atom"], asked.get("at")
         )
@@ -211,6 +273,7 @@ class Routes:
         """GET …/atom/history: an atom's changes, newest first."""
         known = _ATOM | {"before": read.revision, "limit": number(1, 1000)}
         asked = read.read(request.rel_url.raw_query_string, known, required=("collection", "atom"))
+        readable(request, frozenset([asked["collection"]]))
         told = await self.service.atoms.history(
             request.match_info["j"], asked["collection"], asked["atom"], asked.get("before"), asked.get("limit", 100)
         )
@@ -221,7 +284,9 @@ class Routes:
         asked = read.read(request.rel_url.raw_query_string, _BENEATH)
         told = await self.service.verify.told(
             request.match_info["j"],
-            DigestAsked(asked.get("prefix", ""), asked.get("of", "revision"), asked.get("collections")),
+            DigestAsked(
+                asked.get("prefix", ""), asked.get("of", "revision"), readable(request, asked.get("collections"))
+            ),
         )
         return await send.answer(request, told)
 
@@ -232,7 +297,7 @@ class Routes:
         told = await self.service.verify.told(
             request.match_info["j"],
             ManifestAsked(
-                asked.get("prefix", ""), asked.get("of", "revision"), asked.get("collections"),
+                asked.get("prefix", ""), asked.get("of", "revision"), readable(request, asked.get("collections")),
                 asked.get("after"), asked.get("limit", 1000),
             ),
         )  # fmt: skip
@@ -242,7 +307,26 @@ class Routes:
         """POST …/lookup: atoms by name."""
         read.read(request.rel_url.raw_query_string, {})
         wanted = bodies.lookup(await bodies.body(request, self.limits), self.limits)
+        _readable_all(request, wanted)
         return await send.answer(request, await self.service.verify.lookup(request.match_info["j"], wanted))
+
+
+def _readable_all(request: web.Request, wanted: Mapping[str, Sequence[str]] | None) -> None:
+    """Forbidden where atoms are asked for that may not be read."""
+    if wanted:
+        readable(request, frozenset(wanted))
+
+
+def caller_answer(caller: Caller) -> CallerAnswer:
+    """What a caller is told of itself."""
+    if caller.owner is None:
+        return CallerAnswer(None, [GrantAnswer("*", list(PERMISSIONS), None)], None)
+    grants = [
+        GrantAnswer(grant.journal, sorted(grant.can), None if grant.collections is None else sorted(grant.collections))
+        for grant in caller.grants
+    ]
+    ends_at = None if caller.ends_at is None else rfc3339(datetime.fromtimestamp(caller.ends_at, UTC))
+    return CallerAnswer(caller.name, grants, ends_at)
 
 
 def _key(request: web.Request) -> str | None:

@@ -6,9 +6,10 @@ from typing import Literal, NamedTuple
 from aiohttp import web
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Need = Literal["nothing", "caller", "read", "read_all", "write", "operate", "service"]
-"""nothing: anybody may · caller: who says who they are · read, write: some collection of the journal · read_all: all of
-its collections · operate: the journal · service: what concerns all journals."""
+Need = Literal["nothing", "caller", "read", "ticket", "read_all", "write", "operate", "service"]
+"""nothing: anybody may · caller: who says who they are · read, write: some collection of the journal · ticket: as read,
+or by a ticket in place of a token · read_all: all of its collections · operate: the journal · service: what concerns
+all journals."""
 
 J = "/v1/journals/{j}"
 

@@ -19,6 +19,7 @@ from journal.errors import RangeImpossible, RequestError
 from journal.service.answer import Answer
 from journal.service.snapshots import File
 from journal.web import ready
+from journal.web.doors import same
 from journal.web.negotiate import Coding, coding
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id")
@@ -165,7 +166,7 @@ async def _pieces(request: web.Request, told: Answer, accepted: Coding) -> web.S
         await response.prepare(request)
         if request.method != "HEAD":
             assert told.pieces is not None
-            await _write(response, told.pieces, _compressor(accepted))
+            await _write(request, response, told.pieces, _compressor(accepted))
         await response.write_eof()
         return response
     finally:
@@ -177,10 +178,13 @@ def identified() -> dict[str, str]:
     return {"X-Request-Id": REQUEST_ID.get()}
 
 
-async def _write(response: web.StreamResponse, pieces: Iterator[bytes], compressor: _Compressor) -> None:
+async def _write(
+    request: web.Request, response: web.StreamResponse, pieces: Iterator[bytes], compressor: _Compressor
+) -> None:
     for piece in pieces:
         coded = compressor.compress(piece)
         if coded:
+            await _may_go_on(request)
             await response.write(coded)  # waits for a slow reader; what it waits for is on disk
     if rest := compressor.flush():
         await response.write(rest)
@@ -211,17 +215,28 @@ async def file(request: web.Request, found: File, piece: int) -> web.StreamRespo
         response.content_length = end - start
         await response.prepare(request)
         if request.method != "HEAD":
-            await _copy(response, opened, start, end, piece)
+            await _copy(request, response, opened, start, end, piece)
         await response.write_eof()
     return response
 
 
-async def _copy(response: web.StreamResponse, opened: IO[bytes], start: int, end: int, most: int) -> None:
+async def _copy(
+    request: web.Request, response: web.StreamResponse, opened: IO[bytes], start: int, end: int, most: int
+) -> None:
     opened.seek(start)
     while start < end:
+        await _may_go_on(request)
         piece = opened.read(min(most, end - start))
         start += len(piece)
         await response.write(piece)
+
+
+async def _may_go_on(request: web.Request) -> None:
+    """Cut off what is told in pieces to a caller who may not be told it any more."""
+    if not await same(request):
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError
 
 
 def _range(request: web.Request, tag: str, size: int) -> tuple[int, int] | None:

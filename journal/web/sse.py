@@ -7,16 +7,19 @@ import asyncio
 import contextlib
 import os
 import socket
-from functools import lru_cache
+from functools import lru_cache, partial
+from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from journal.errors import Fault, InvalidRequest, Unavailable
+from journal.core.grants import Caller
+from journal.errors import Fault, InvalidRequest, Unauthenticated, Unavailable
+from journal.service.access import Again
 from journal.service.rounds import page
 from journal.service.running import Service
 from journal.service.stream import Stream
+from journal.web import doors, send
 from journal.web import parameters as read
-from journal.web import send
 
 PATIENCE_S = 60.0  # for a reader that takes nothing
 LONGEST_PAUSE_S = 0.05
@@ -27,19 +30,25 @@ HEADERS = {
     "Cache-Control": "no-store",
     "X-Accel-Buffering": "no",  # nginx would keep events until it has a page of them
 }
-_KNOWN: dict[str, read.Read] = {"since": read.since, "collections": read.collections, "client": read.client}
+_KNOWN: dict[str, read.Read] = {
+    "since": read.since, "collections": read.collections, "client": read.client, "ticket": read.plain
+}  # fmt: skip
 
 
 async def stream(service: Service, request: web.Request) -> web.StreamResponse:
     """GET …/stream. Trouble that will pass is a close with `retry`, no error status: a browser gives up on those."""
     journal = request.match_info["j"]
+    caller, again = await _caller(service, request, journal)
+    doors.admit(request, caller, "read")
     asked = read.read(request.rel_url.raw_query_string, _KNOWN)
     if "Last-Event-ID" in request.headers:
         asked["since"] = read.since(request.headers["Last-Event-ID"])
     if "since" not in asked:
         raise InvalidRequest([Fault("/since", "missing")])
     since, collections, client = asked["since"], asked.get("collections"), asked.get("client")
-    page(since, collections=collections, client=client)
+    page(since, collections=collections, client=client).within(request[doors.REACH].reads)
+    if client is not None:
+        await service.access.own(caller, journal, client)
     with contextlib.suppress(Unavailable):  # then it is found out by the stream
         await service.tails.of(journal)
         if client is not None:
@@ -51,13 +60,26 @@ async def stream(service: Service, request: web.Request) -> web.StreamResponse:
         return response
     sink = Sink(request, response)
     agent = request.headers.get("User-Agent")
-    told = Stream(service.fanout, journal, since, sink, collections=collections, client=client, agent=agent)
+    lease = service.access.lease(caller, again, journal)
+    told = Stream(service.fanout, lease, since, sink, collections=collections, client=client, agent=agent)
     try:
-        await told.run()
+        with lease:
+            await told.run()
         await response.write_eof()
     except TimeoutError:
         sink.abort()
     return response
+
+
+async def _caller(service: Service, request: web.Request, journal: str) -> tuple[Caller, Again]:
+    """Who it is, and how that is asked again: by its ticket, which is used up, else as everywhere."""
+    ticket = dict(parse_qsl(request.rel_url.raw_query_string)).get("ticket")
+    if ticket is None or service.access.is_open:
+        caller = await doors.caller_of(request, service.access)
+        return caller, partial(service.access.caller, request.headers.get(doors.AUTHORIZATION))
+    if request.method == "HEAD":
+        raise Unauthenticated("a ticket is for the stream itself")
+    return await service.access.redeem(journal, ticket)
 
 
 class Sink:

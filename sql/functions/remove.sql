@@ -10,6 +10,8 @@ begin
   end if;
   perform set_config('journal.door', 'remove', true);
   perform 1 from journal.head h where h.journal_id = removed for update;
+  delete from journal.ticket where journal_id = removed;
+  delete from journal.owner where journal_id = removed;
   delete from journal.conflict where journal_id = removed;
   delete from journal.audit where journal_id = removed;
   delete from journal.operation where journal_id = removed;

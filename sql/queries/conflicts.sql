@@ -7,9 +7,9 @@ select n.journal_id,
   from unnest($1) as n (journal_id);
 
 -- A page of conflicts, the newest first: below a number (null: from the newest), in a state (open, settled, all), of a
--- client (null: of any). It ends after so many rows ($5), or with the one that goes beyond so many bytes ($6); found is how
+-- client (null: of any), in some collections ($7; null: in any). It ends after so many rows ($5), or with the one that goes beyond so many bytes ($6); found is how
 -- many there were within the rows.
-prepare conflicts_before (int, bigint, text, uuid, int, bigint) as
+prepare conflicts_before (int, bigint, text, uuid, int, bigint, text[]) as
 select c.id, c.op, c.collection, c.atom, c.data, c.unset, c.client, c.push, c.place, c.base, c.stood_revision,
        c.stood_data, c.at, c.erased, c.keep, c.copy, c.revision, c.settled_by, c.settled_at, c.found
   from (select c.*, count(*) over () as found,
@@ -23,6 +23,7 @@ select c.id, c.op, c.collection, c.atom, c.data, c.unset, c.client, c.push, c.pl
                                when 'settled' then c.settled_at is not null
                                else true end
                    and ($4 is null or c.client = $4)
+                   and ($7 is null or c.collection = any($7))
                  order by c.id desc
                  limit $5) c) c
  where coalesce(c.bytes_before, 0) <= $6
