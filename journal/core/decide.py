@@ -340,9 +340,11 @@ class _Deciding:
 
     def unrecorded(self, change: PushChange, outcome: Outcome) -> Outcome:
         """What to say of a change whose push was refused: against what stands, which the push has not altered."""
-        before = self.atoms[change.collection, change.atom].before
+        if outcome.status == "rejected":
+            return outcome
         if outcome.status in ("applied", "merged"):
             return Outcome(outcome.status)
+        before = self.atoms[change.collection, change.atom].before
         current = UNSET if outcome.current is UNSET else _current(before)
         revision = None if outcome.revision is None or before is None else before.revision
         revision_told = UNSET if outcome.revision is UNSET else revision

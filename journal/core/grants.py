@@ -91,6 +91,13 @@ def union(these: Names, those: Names) -> Names:
     return None if these is None or those is None else these | those
 
 
+def both(these: Names, those: Names) -> Names:
+    """All that is in both."""
+    if these is None or those is None:
+        return those if these is None else these
+    return these & those
+
+
 def within(these: Names, those: Names) -> bool:
     """Whether all of `these` are in `those`."""
     return those is None or (these is not None and these <= those)

@@ -12,7 +12,7 @@ from msgspec import UNSET, Raw
 from journal.config import MIB, Limits
 from journal.core import chain, decide, digest
 from journal.core.cursor import Cursor
-from journal.core.grants import Names
+from journal.core.grants import Names, both
 from journal.core.model import AtomState, Conflict, Current, Key, Outcome, Policy, Push, PushChange
 from journal.errors import (
     Fault,
@@ -43,7 +43,7 @@ class Asked(msgspec.Struct, eq=False):
     """A push as it waits to be decided. `content` identifies it where it is numbered or bears a key.
 
     `page`: what is to be read after it, in a sync. Its cursor is judged as the base is, before anything is decided.
-    `writes`: the collections that its sender may write.
+    `reads`, `writes`: the collections that its sender may read and write.
     `sent`: when it was sent by its sender's clock, in microseconds since 1970; `arrived`: by this process's own.
     """
 
@@ -56,6 +56,7 @@ class Asked(msgspec.Struct, eq=False):
     key: str | None = None
     base: Cursor | None = None
     page: Page | None = None
+    reads: Names = None
     writes: Names = None
     content: bytes = b""
     at: datetime | None = None  # recorded as the commit's time, for histories that are imported
@@ -252,7 +253,7 @@ class Group:
                 state.head,
                 state.chain_there(asked.base.revision),
                 floors=state.floors,
-                collections=asked.base.collections,
+                collections=both(asked.base.collections, asked.reads),
                 client=asked.client,
             )
             if any(change.base is not None and change.base > state.head.head for change in asked.changes):

@@ -225,7 +225,7 @@ class Routes:
         caller, reach = request[CALLER], request[REACH]
         if reach.writes is not None and not reach.writes and (asked.changes or asked.number or asked.key):
             raise Forbidden("this is for callers who may write")
-        asked.writes = reach.writes
+        asked.reads, asked.writes = reach.reads, reach.writes
         if asked.client is not None:
             await self.service.access.own(caller, asked.journal, str(asked.client))
         if asked.key is not None and caller.owner is not None:  # another's key is another key

@@ -865,3 +865,21 @@ def test_a_push_of_nothing_comes_to_nothing() -> None:
     decision = decided([], None, is_atomic=True)
 
     assert decision == Decision([], [], {})
+
+
+def test_p9_a_change_that_its_sender_may_not_make_is_rejected_alone_and_told_nothing() -> None:
+    ours = PushChange("insert", "ours", "a", b"{}")
+    theirs = asks("put", {"title": "mine"}, if_data=json.dumps(STANDS).encode())
+    without_base = asks("delete")
+
+    for is_atomic in (False, True):
+        push = Push([theirs, ours, without_base], is_atomic=is_atomic, writes=frozenset(["ours"]))
+        decision = decide(push, {KEY: lives(15)}, head=HEAD, horizon=0, policies={}, atom_bytes=1000)
+
+        outcomes = [told(outcome) for outcome in decision.outcomes]
+        assert outcomes[0] == outcomes[2]
+        assert (outcomes[0]["status"], outcomes[0]["error"]["code"]) == ("rejected", "forbidden")
+        assert "current" not in outcomes[0]
+        assert outcomes[1]["status"] == "applied"
+        assert [change.collection for change in decision.changes] == ([] if is_atomic else ["ours"])
+        assert decision.is_refused is is_atomic
