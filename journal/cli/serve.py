@@ -7,8 +7,9 @@ import socket
 from collections.abc import Callable, Coroutine
 from contextlib import closing
 from importlib.resources import files
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.markup import escape
@@ -22,12 +23,13 @@ from journal.cli.options import DATA, Data, Dsn
 from journal.config import Settings
 from journal.core.grants import OPEN
 from journal.service.running import Service
-from journal.store import heads
+from journal.store import doors, heads
 from journal.store import migrate as migrations
 from journal.store.embedded import running
 from journal.web import listen
 from journal.web import workers as workers_of
 
+Result = TypeVar("Result")
 SAMPLE = "demo"
 _DEFAULT = Settings(dsn="", spool=Path())
 
@@ -80,6 +82,14 @@ def serve(
     migrate: Annotated[
         bool, typer.Option(envvar="JOURNAL_MIGRATE", help="Bring the database up to date first.")
     ] = True,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            envvar="JOURNAL_INSECURE",
+            help="Listen elsewhere than on the loopback though everybody who gets there may do everything.",
+        ),
+    ] = False,
     sample: Annotated[
         bool,
         typer.Option("--sample", envvar="JOURNAL_SAMPLE", help=f"Load sample data into {SAMPLE}, if that is empty."),
@@ -108,6 +118,9 @@ def serve(
                     push_kept_days=push_kept_days,
                     key_kept_days=key_kept_days,
                 )
+                is_open = _run(_is_open(settings))
+                if is_open and not insecure:
+                    _at_home(listener, dsn)
                 where = f", embedded in {data}" if is_embedded else ""
                 if is_alone:
                     _run(listen.serve(settings, listener, started=lambda it: _greet(it, where), stopping=_stopping))
@@ -122,11 +135,31 @@ def serve(
                 run(embedded, is_embedded=True)
 
 
+async def _is_open(settings: Settings) -> bool:
+    """Whether whoever comes may do everything."""
+    async with opened(settings.dsn) as database:
+        return await doors.turn(database) == 0
+
+
+def _at_home(listener: socket.socket, dsn: str | None) -> None:
+    """An open service is for this machine."""
+    host = listener.getsockname()[0]
+    if not ip_address(host.partition("%")[0]).is_loopback:
+        database = "" if dsn is None else " --dsn DSN"
+        text = f"no token was made yet, so everybody who reaches {host} could read and change everything"
+        advice = (
+            f"`journal token create --operator --name NAME{database}` makes the first, and closes the service to who "
+            "has none; --insecure serves without."
+        )
+        raise say.Failed("open", text, advice)
+
+
 async def _with_workers(settings: Settings, count: int, where: str) -> None:
     async def greet() -> None:
         service = Service(settings)  # not to serve, only to look
         await service.database.open()
         try:
+            await service.access.begin()
             await _greet(service, where)
         finally:
             await service.database.close()
@@ -171,7 +204,7 @@ async def _prepare(dsn: str, *, migrate: bool, sample: bool) -> None:
             await record(dsn, SAMPLE, "ndjson", Lines(file, "the sample"))
 
 
-def _run(work: Coroutine[Any, Any, None]) -> None:
+def _run(work: Coroutine[Any, Any, Result]) -> Result:
     try:
         import uvloop
     except ImportError:  # it is not for Windows
@@ -180,7 +213,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         try:
-            runner.run(work)
+            return runner.run(work)
         except asyncio.CancelledError:
             logging.disable()  # nobody asks what became of what was cut off
             raise typer.Exit(130) from None
@@ -193,23 +226,26 @@ async def _greet(service: Service, where: str) -> None:
     async with service.database.reading() as connection:
         version = connection.get_server_version()
     ask = await _something_to_ask(service, url)
-    lines = (
+    lines = [
         f"[bold]journal {journal.__version__}[/] on PostgreSQL {version.major}.{version.micro}{escape(where)}",
         f"  [green]{url}[/]" + (f", listening on {settings.host}" if host != settings.host else ""),
         f"  {escape(ask)}",
         f"  psql '{escape(without_password(settings.dsn))}'",
         "Ctrl-C stops it.",
-    )
+    ]
+    if service.access.is_open:
+        lines.insert(-1, "Open: whoever reaches it may do everything. `journal token create` closes it.")
     for line in lines:
         say.out.print(line, soft_wrap=True)
 
 
 async def _something_to_ask(service: Service, url: str) -> str:
+    bearer = "" if service.access.is_open else '-H "Authorization: Bearer $JOURNAL_TOKEN" '
     names = [there.journal for there in (await service.journals.page("", 1, OPEN)).journals]
     if not names:
-        return f"curl -X PUT {url}/journals/first"
+        return f"curl {bearer}-X PUT {url}/journals/first"
     head = await heads.head_by_name(service.database, SAMPLE) or (await service.journals.tail(names[0])).head
-    return f"curl '{url}/journals/{head.journal}/deltas?since={max(head.head - 12, 0)}'"
+    return f"curl {bearer}'{url}/journals/{head.journal}/deltas?since={max(head.head - 12, 0)}'"
 
 
 def _stopping() -> None:
