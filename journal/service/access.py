@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 LOOK_AFTER_S = 0.3  # what is known is looked at again, while it is still believed
 BELIEVED_S = 0.9
 LOOK_S = 2.0  # that a look may take
+REST_S = 2.0  # after one that failed, of a service that is open
 TOKENS = 65_536  # that a process remembers
 OWNERS = 65_536
 WRITE_USED_S = 60.0
@@ -64,7 +65,8 @@ class Access:
     def __init__(self, database: Database, tails: Tails, verifier: Verifier | None = None) -> None:
         self.database, self.tails, self.verifier = database, tails, verifier
         self._turn = 0
-        self._seen_at = float("-inf")
+        self.hears: Callable[[], bool] = lambda: False  # whether notifications come in
+        self._seen_at = self._rests_until = float("-inf")
         self._known: OrderedDict[bytes, tuple[Token, Caller]] = OrderedDict()
         self._hashes: dict[int, bytes] = {}  # of the tokens that are remembered, by number
         self._owners: OrderedDict[tuple[int, str], str] = OrderedDict()
@@ -86,12 +88,16 @@ class Access:
         written_at = time.monotonic()
         while True:
             await asyncio.sleep(LOOK_AFTER_S)
-            with contextlib.suppress(Unavailable):
+            try:
                 if self._leases and not self.is_open:
                     await self._looked()
                 if self._used and time.monotonic() - written_at > WRITE_USED_S:
                     written_at = time.monotonic()
                     await self.flush()
+            except Unavailable:
+                pass
+            except Exception:
+                _log.exception("looking after tokens failed, and is tried again")
 
     async def close(self) -> None:
         """Write down what is left, and look no more."""
@@ -117,7 +123,7 @@ class Access:
         if now - self._seen_at > LOOK_AFTER_S:
             self._looks()
         if self.is_open:
-            return OPEN
+            return OPEN if now - self._seen_at <= BELIEVED_S or self.hears() or now < self._rests_until else None
         token = _bearer(authorization)
         if token is None:
             return None
@@ -131,6 +137,8 @@ class Access:
 
     async def caller(self, authorization: str | None) -> Caller:
         """Who it is; Unauthenticated where that is nobody."""
+        if self.is_open:
+            await self._looked_if_possible()
         if self.is_open:
             return OPEN
         token = _bearer(authorization)
@@ -261,6 +269,13 @@ class Access:
         """See to it that what memory has was true less than a moment ago."""
         if time.monotonic() - self._seen_at > LOOK_AFTER_S:
             await self._looking.join(None, self._look)
+
+    async def _looked_if_possible(self) -> None:
+        """The same of a service that is open, which goes on while PostgreSQL is away."""
+        try:
+            await self._looked()
+        except Unavailable:
+            self._rests_until = time.monotonic() + REST_S
 
     def _looks(self) -> None:
         """The same, without waiting."""

@@ -17,6 +17,7 @@ class Watch:
     def __init__(self, dsn: str, tails: Tails, access: Access, *, poll_s: float) -> None:
         self.tails, self.poll_s = tails, poll_s
         self.listener = Listener(dsn, tails.heard, access.heard, self._compare)
+        access.hears = lambda: self.listener.is_connected
 
     async def run(self) -> None:
         """Until cancelled."""

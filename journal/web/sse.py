@@ -46,9 +46,9 @@ async def stream(service: Service, request: web.Request) -> web.StreamResponse:
     if "since" not in asked:
         raise InvalidRequest([Fault("/since", "missing")])
     since, collections, client = asked["since"], asked.get("collections"), asked.get("client")
-    page(since, collections=collections, client=client).within(request[doors.REACH].reads)
-    if client is not None:
-        await service.access.own(caller, journal, client)
+    first = page(since, collections=collections, client=client).within(request[doors.REACH].reads)
+    if first.client is not None:  # also one that only the cursor names
+        await service.access.own(caller, journal, first.client)
     with contextlib.suppress(Unavailable):  # then it is found out by the stream
         await service.tails.of(journal)
         if client is not None:
