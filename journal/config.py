@@ -1,10 +1,13 @@
 """Every setting, with what it is when nothing is said. A flag and a JOURNAL_* variable have the same name."""
 
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
 MIB = 1 << 20
+SHORTEST_SECRET = 32  # bytes: as many as HS256 has (RFC 7518, section 3.2)
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +47,45 @@ class Snapshots(msgspec.Struct, frozen=True, kw_only=True):
     read_at_once: int = 256
 
 
+class Jwt(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose JWTs are believed: of who has `secret` (HS256), and of the keys that are listed at `jwks`, a path or a URL.
+
+    A token is for `audience` if that is set, else for none in particular; without `issuer` any will do. ValueError
+    where it cannot be meant so.
+    """
+
+    secret: str | None = None
+    jwks: str | None = None
+    audience: str | None = None
+    issuer: str | None = None
+    claim: str = "journal"
+    leeway_s: float = 10.0
+    refresh_s: float = 300.0
+    unknown_s: float = 10.0
+    kept_s: float = 86_400.0
+    answer_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.secret is None and self.jwks is None:
+            raise ValueError("JWTs need a secret, or a place where keys are listed")
+        if self.secret is not None and len(self.secret.encode()) < SHORTEST_SECRET:
+            raise ValueError(
+                f"the secret for JWTs has {len(self.secret.encode())} bytes: {SHORTEST_SECRET} are the least"
+            )
+        if self.jwks is not None and "://" in self.jwks:
+            parts = urlsplit(self.jwks)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError(f"keys are listed at a path, or at a URL of http or https, not at {self.jwks}")
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Without the secret: settings are shown where something fails."""
+        members = msgspec.structs.asdict(self)
+        return [*(members | {"secret": None if self.secret is None else "…"}).items()]
+
+    def __repr__(self) -> str:
+        return f"Jwt({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The service's settings. `spool` is a folder for snapshots and for what does not fit in memory."""
 
@@ -59,3 +101,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     memory: Memory = Memory()
     snapshots: Snapshots = Snapshots()
+    jwt: Jwt | None = None

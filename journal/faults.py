@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 import msgspec
 
 from journal.core import names
+from journal.core.grants import EVERY
 from journal.core.ijson import first_of
 from journal.core.pointer import Path, pointer
 from journal.errors import Fault
@@ -51,6 +52,9 @@ RULES = {
     ("json", "object or null"): Rule(is_object_or_null, "must be a JSON object or null"),
     ("name", "journal"): Rule(
         names.journal_ok, "must be 1–63 of a-z 0-9 _ -, a letter or digit first", names.JOURNAL_BYTES
+    ),
+    ("name", "journal or *"): Rule(
+        lambda name: name == EVERY or names.journal_ok(name), "must be a journal's name, or * for all of them"
     ),
     ("name", "collection"): Rule(
         names.collection_ok, "must be 1–128 bytes, no comma or control character", names.COLLECTION_BYTES
