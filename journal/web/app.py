@@ -16,8 +16,14 @@ LINE_BYTES = 65_536  # of a request: a URL names collections, and its cursor nam
 
 def application(settings: Settings) -> web.Application:
     """The application of one process."""
-    service = Service(settings)
     app = web.Application(client_max_size=settings.limits.body_bytes)
+    verifier = None
+    if settings.jwt is not None:
+        from journal.web.jwt import Verifier  # cryptography takes its time to load: only where it is needed
+
+        verifier = Verifier(settings.jwt)
+        app.cleanup_ctx.append(lambda _: verifier.running())
+    service = Service(settings, verifier)
     app[SERVICE], app[ACCESS] = service, service.access
     for route in Routes(service).table():
         handler = guarded(route.handler, service.access, route.needs)
