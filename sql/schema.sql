@@ -298,12 +298,21 @@ CREATE INDEX ticket_expires_at ON journal.ticket USING brin (expires_at);
 CREATE OR REPLACE FUNCTION journal.append(conflicts json, journal_ids integer[], turns bigint[], chains_before bytea[], heads bigint[], chains bytea[], commit_journal integer[] DEFAULT '{}'::integer[], commit_revision bigint[] DEFAULT '{}'::bigint[], commit_first bigint[] DEFAULT '{}'::bigint[], commit_client integer[] DEFAULT '{}'::integer[], commit_push bigint[] DEFAULT '{}'::bigint[], commit_at timestamp with time zone[] DEFAULT '{}'::timestamp with time zone[], commit_chain bytea[] DEFAULT '{}'::bytea[], change_journal integer[] DEFAULT '{}'::integer[], change_revision bigint[] DEFAULT '{}'::bigint[], change_collection integer[] DEFAULT '{}'::integer[], change_atom text[] DEFAULT '{}'::text[], change_op smallint[] DEFAULT '{}'::smallint[], change_data text[] DEFAULT '{}'::text[], change_unset text[] DEFAULT '{}'::text[], change_prev bigint[] DEFAULT '{}'::bigint[], atom_is_new boolean[] DEFAULT '{}'::boolean[], atom_journal integer[] DEFAULT '{}'::integer[], atom_collection integer[] DEFAULT '{}'::integer[], atom_name text[] DEFAULT '{}'::text[], atom_born bigint[] DEFAULT '{}'::bigint[], atom_born_by integer[] DEFAULT '{}'::integer[], atom_created bigint[] DEFAULT '{}'::bigint[], atom_revision bigint[] DEFAULT '{}'::bigint[], atom_data text[] DEFAULT '{}'::text[], atom_fk text[] DEFAULT '{}'::text[], atom_fr text[] DEFAULT '{}'::text[], collection_journal integer[] DEFAULT '{}'::integer[], collection_id integer[] DEFAULT '{}'::integer[], collection_name text[] DEFAULT '{}'::text[], collection_atoms bigint[] DEFAULT '{}'::bigint[], collection_digest bigint[] DEFAULT '{}'::bigint[], client_journal integer[] DEFAULT '{}'::integer[], client_id integer[] DEFAULT '{}'::integer[], client_name uuid[] DEFAULT '{}'::uuid[], client_pushed bigint[] DEFAULT '{}'::bigint[], push_journal integer[] DEFAULT '{}'::integer[], push_client integer[] DEFAULT '{}'::integer[], push_number bigint[] DEFAULT '{}'::bigint[], push_content bytea[] DEFAULT '{}'::bytea[], push_status smallint[] DEFAULT '{}'::smallint[], push_answer text[] DEFAULT '{}'::text[], key_journal integer[] DEFAULT '{}'::integer[], key_name text[] DEFAULT '{}'::text[], key_content bytea[] DEFAULT '{}'::bytea[], key_status smallint[] DEFAULT '{}'::smallint[], key_answer text[] DEFAULT '{}'::text[])
  RETURNS timestamp with time zone
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET plan_cache_mode TO 'force_generic_plan'
+ SET enable_seqscan TO 'off'
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
 AS $function$
 #variable_conflict use_column
 declare
   at_ timestamptz;
   updated bigint;
 begin
+  if current_setting('lock_timeout') = '0' then
+    perform set_config('lock_timeout', '250ms', true);
+  end if;
   perform 1 from journal.head h where h.journal_id = any(journal_ids) order by h.journal_id for update;
   if exists (
     select from unnest(journal_ids, turns, chains_before) as e (id, turn, chain)
@@ -414,6 +423,9 @@ $function$;
 CREATE OR REPLACE FUNCTION journal.begin_epoch(of_journal integer, at bigint, spread integer, operator text)
  RETURNS bigint
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '15s'
 AS $function$
 declare
   h journal.head;
@@ -508,6 +520,9 @@ $function$;
 CREATE OR REPLACE FUNCTION journal."create"(journal_name text)
  RETURNS boolean
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '15s'
 AS $function$
 declare
   made int;
@@ -525,6 +540,8 @@ $function$;
 CREATE OR REPLACE FUNCTION journal.erase(of_journal integer, of_collection integer, of_atom text, OUT revisions bigint[], OUT blanked bigint)
  RETURNS record
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 declare
   new_turn bigint;
@@ -556,6 +573,8 @@ $function$;
 CREATE OR REPLACE FUNCTION journal.erase_conflicts(of_journal integer, of_collection text, of_atom text)
  RETURNS bigint
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 declare
   blanked bigint;
@@ -588,6 +607,9 @@ $function$;
 CREATE OR REPLACE FUNCTION journal.forget_client(of_journal integer, of_client uuid, operator text)
  RETURNS boolean
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '15s'
 AS $function$
 declare
   h journal.head;
@@ -618,6 +640,20 @@ CREATE OR REPLACE FUNCTION journal.is_gone(of_journal integer, of_client uuid)
 AS $function$
   select exists (select from journal.client c
                   where c.journal_id = of_journal and c.name = of_client and c.gone_at is not null)
+$function$;
+
+CREATE OR REPLACE FUNCTION journal.lock(journal_ids integer[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  if current_setting('lock_timeout') = '0' then
+    perform set_config('lock_timeout', '250ms', true);
+  end if;
+  perform 1 from journal.head h where h.journal_id = any(journal_ids) order by h.journal_id for update;
+end
 $function$;
 
 CREATE OR REPLACE FUNCTION journal.meta(of_journal integer, of_revision bigint)
@@ -653,6 +689,9 @@ $function$;
 CREATE OR REPLACE FUNCTION journal.raise_horizon(of_journal integer, wanted bigint, guard timestamp with time zone, is_forced boolean, operator text)
  RETURNS bigint
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '15s'
 AS $function$
 declare
   h journal.head;
@@ -724,6 +763,9 @@ $function$;
 CREATE OR REPLACE FUNCTION journal.remove(journal_name text)
  RETURNS boolean
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '15s'
 AS $function$
 declare
   removed int;
@@ -760,6 +802,9 @@ $function$;
 CREATE OR REPLACE FUNCTION journal.resync(of_journal integer, of_client uuid, of_collections text[], spread integer, why text, operator text)
  RETURNS bigint
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '15s'
 AS $function$
 declare
   h journal.head;
@@ -835,6 +880,9 @@ $function$;
 CREATE OR REPLACE FUNCTION journal.set_policy(of_journal integer, collection_name text, new_policy text, operator text DEFAULT CURRENT_USER)
  RETURNS void
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '15s'
 AS $function$
 declare
   new_turn bigint;
@@ -881,6 +929,9 @@ $function$;
 CREATE OR REPLACE FUNCTION journal.sweep_record(of_journal integer, most integer, OUT changes bigint, OUT commits bigint)
  RETURNS record
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '15s'
 AS $function$
 declare
   below bigint := (select h.horizon from journal.head h where h.journal_id = of_journal);
@@ -907,6 +958,9 @@ $function$;
 CREATE OR REPLACE FUNCTION journal.sweep_tombstones(of_journal integer, after bigint, most integer, OUT tombstones bigint, OUT next bigint)
  RETURNS record
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '15s'
 AS $function$
 declare
   below bigint := (select h.horizon from journal.head h where h.journal_id = of_journal);

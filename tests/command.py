@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from tests.harness import Json
+from tests.role import as_service
 
 ROOT = Path(__file__).parents[1]
 ENDS_S = 60.0
@@ -40,12 +41,12 @@ def environment(**settings: str) -> dict[str, str]:
 async def start(*words: str | Path, **settings: str) -> Process:
     """A command that runs."""
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "journal", *map(str, words)),
+        *(sys.executable, "-m", "journal", *(as_service(str(word)) for word in words)),
         stdin=PIPE,
         stdout=PIPE,
         stderr=PIPE,
         cwd=ROOT,
-        env=environment(**settings),
+        env=environment(**{name: as_service(value) for name, value in settings.items()}),
         preexec_fn=_as_at_a_terminal,
     )
 

@@ -11,6 +11,7 @@ import pytest
 from journal.store.migrate import migrate
 from tests.harness import Harness, serving
 from tests.postgres import Server, server
+from tests.role import cloned, role, serves
 
 _SERVER = pytest.StashKey[Server]()
 
@@ -36,12 +37,22 @@ def named(dsn: str, database: str) -> str:
 
 
 @pytest.fixture(scope="session")
-async def template(postgres: Server) -> AsyncIterator[str]:
+async def service_role(postgres: Server) -> AsyncIterator[str]:
+    """The role that the service under test runs as."""
+    admin = await asyncpg.connect(postgres.dsn)
+    async with role(admin) as name:
+        yield name
+    await admin.close()
+
+
+@pytest.fixture(scope="session")
+async def template(postgres: Server, service_role: str) -> AsyncIterator[str]:
     """The name of a migrated database that tests are cloned from."""
     name = f"template_{uuid4().hex[:12]}"
     admin = await asyncpg.connect(postgres.dsn)
     await admin.execute(f'create database "{name}" template template0')
-    await migrate(named(postgres.dsn, name))
+    await migrate(named(postgres.dsn, name), role=service_role)
+    serves(service_role, name)
     yield name
     await admin.execute(f'drop database "{name}" with (force)')
     await admin.close()
@@ -49,8 +60,10 @@ async def template(postgres: Server) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def new_database(postgres: Server, template: str | None) -> AsyncIterator[str]:
-    """The DSN of a database that is there for as long as the context; without a template there is nothing in it."""
+    """The owner's DSN of a database that is there for as long as the context; without a template nothing is in it."""
     name = f"test_{uuid4().hex[:12]}"
+    if template is not None:
+        cloned(template, name)
     clone = 'template "template0"' if template is None else f'template "{template}" strategy file_copy'
     admin = await asyncpg.connect(postgres.dsn)
     try:
@@ -70,7 +83,7 @@ async def empty_database(postgres: Server) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def database(postgres: Server, template: str) -> AsyncIterator[str]:
-    """The DSN of a new, migrated database."""
+    """The owner's DSN of a new, migrated database."""
     async with new_database(postgres, template) as dsn:
         yield dsn
 

@@ -17,6 +17,7 @@ from aiohttp import web
 from journal.config import Settings
 from journal.service.running import Service
 from journal.web.app import LINE_BYTES, SERVICE, application
+from tests.role import as_service
 
 Json = dict[str, Any]
 
@@ -108,7 +109,7 @@ async def serving(dsn: str, folder: Path, **settings: Any) -> AsyncIterator[Harn
     """The service on a database, in this process, on a free port of the loopback."""
     spool = folder / f"spool-{uuid4().hex[:8]}"
     spool.mkdir()
-    app = application(msgspec.structs.replace(Settings(dsn=dsn, spool=spool), **settings))
+    app = application(msgspec.structs.replace(Settings(dsn=as_service(dsn), spool=spool), **settings))
     runner = web.AppRunner(app, max_line_size=LINE_BYTES)
     await runner.setup()
     try:

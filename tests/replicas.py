@@ -32,6 +32,7 @@ from journal.core.model import Policy
 from journal.web.app import application
 from tests.killing import Image, Watch
 from tests.oracle import Held, Recorded, State, change_state, comparable, digest
+from tests.role import as_service
 from tests.shaky import Cut, Fault, Mute, Shaky
 
 Json = dict[str, Any]
@@ -109,7 +110,7 @@ class Stage:
     async def start(self) -> None:
         """Serve."""
         settings = Settings(
-            dsn=self.dsn, spool=self.folder / "spool", limits=Limits(atom_bytes=ATOM_BYTES),
+            dsn=as_service(self.dsn), spool=self.folder / "spool", limits=Limits(atom_bytes=ATOM_BYTES),
             snapshots=Snapshots(kept_s=0.2), read_connections=4,
         )  # fmt: skip
         self._runner = web.AppRunner(application(settings), shutdown_timeout=0.01)

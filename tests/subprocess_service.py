@@ -20,6 +20,7 @@ from aiohttp import web
 from journal.config import Settings
 from journal.web.app import application
 from tests.harness import Harness
+from tests.role import as_service
 
 ROOT = Path(__file__).parents[1]
 START_S = 30.0
@@ -35,7 +36,7 @@ class Remote(Harness):
 
     async def start(self) -> None:
         """Start it, and wait until it answers."""
-        arguments = ["-m", "tests.subprocess_service", self.dsn, str(self.spool), str(self._port)]
+        arguments = ["-m", "tests.subprocess_service", as_service(self.dsn), str(self.spool), str(self._port)]
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, *arguments, cwd=ROOT, stdin=PIPE, stdout=PIPE
         )

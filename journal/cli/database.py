@@ -80,12 +80,18 @@ def migrate(
     *,
     dsn: Dsn = None,
     data: Data = DATA,
+    role: Annotated[
+        str | None,
+        typer.Option(
+            "--role", metavar="ROLE", help="Give this role what the service needs, and again with each later migration."
+        ),
+    ] = None,
     is_dry: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")] = False,
     as_json: Json = False,
 ) -> None:
     """Bring a database up to date. `journal serve` does it by itself; both may run beside an older service."""
     with say.told(as_json=as_json), database(context, dsn, data) as found:
-        names = asyncio.run(migrations.pending(found) if is_dry else migrations.migrate(found))
+        names = asyncio.run(migrations.pending(found, role=role) if is_dry else migrations.migrate(found, role=role))
     if as_json:
         say.result({"pending" if is_dry else "applied": names})
         return

@@ -4,6 +4,9 @@
 -- The heads are locked here, in the order of their ids, and stay locked until the transaction ends; a journal that
 -- stands elsewhere by then makes the whole group stale (JR001): read again and decide again. Revisions that do not
 -- continue the head are refused (JR002), whatever the caller believes. One notification a group.
+-- Runs as the owner, so that who serves needs no right to write to the record. Plans once and by keys (store/database.py
+-- says why), also where a pooler lets no caller have settings; a caller that has no lock_timeout for the same reason waits
+-- as long as one that has (then a group's journals part ways: service/writer.py).
 -- Returns the time that the commits bear. data, unset, fk, fr come as text, an array literal where they are arrays.
 -- conflicts, of which there are seldom any (null), come as one array of objects with the columns of journal.conflict.
 -- They came with 0003, and come first so that no call fits both this function and the one that was here before: a
@@ -27,12 +30,17 @@ create or replace function journal.append(
   key_journal int[] = '{}', key_name text[] = '{}',
   key_content bytea[] = '{}', key_status smallint[] = '{}', key_answer text[] = '{}'
 ) returns timestamptz
-language plpgsql as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
 #variable_conflict use_column
 declare
   at_ timestamptz;
   updated bigint;
 begin
+  if current_setting('lock_timeout') = '0' then
+    perform set_config('lock_timeout', '250ms', true);
+  end if;
   perform 1 from journal.head h where h.journal_id = any(journal_ids) order by h.journal_id for update;
   if exists (
     select from unnest(journal_ids, turns, chains_before) as e (id, turn, chain)

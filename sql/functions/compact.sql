@@ -61,7 +61,7 @@ $$;
 -- Raises the horizon to what is wanted, as far as it may be raised by now; from then on no deltas start below it.
 create or replace function journal.raise_horizon(
   of_journal int, wanted bigint, guard timestamptz, is_forced boolean, operator text) returns bigint
-language plpgsql as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '15s' as $$
 declare
   h journal.head;
   to_ bigint;
@@ -84,7 +84,7 @@ $$;
 -- Removes some of the record at or below the horizon: at most so many changes and commits, the oldest first.
 -- Takes no lock that a push needs.
 create or replace function journal.sweep_record(of_journal int, most int, out changes bigint, out commits bigint)
-language plpgsql as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '15s' as $$
 declare
   below bigint := (select h.horizon from journal.head h where h.journal_id = of_journal);
   last bigint;
@@ -111,7 +111,7 @@ $$;
 -- at the end. A push that was decided on a tombstone is decided again, hence the lock and the turn.
 create or replace function journal.sweep_tombstones(
   of_journal int, after bigint, most int, out tombstones bigint, out next bigint)
-language plpgsql as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '15s' as $$
 declare
   below bigint := (select h.horizon from journal.head h where h.journal_id = of_journal);
   new_turn bigint;

@@ -1,6 +1,6 @@
 -- Makes a journal, empty and in an epoch of its own; false where one of that name is there.
 create or replace function journal.create(journal_name text) returns boolean
-language plpgsql as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '15s' as $$
 declare
   made int;
 begin

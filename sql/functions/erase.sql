@@ -3,7 +3,7 @@
 -- now is the count.
 create or replace function journal.erase(
   of_journal int, of_collection int, of_atom text, out revisions bigint[], out blanked bigint)
-language plpgsql as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   new_turn bigint;
 begin
@@ -34,7 +34,7 @@ $$;
 -- Blanks what is kept in conflicts of an atom, or became it as the copy of another; in how many. The caller holds the
 -- journal's head.
 create or replace function journal.erase_conflicts(of_journal int, of_collection text, of_atom text) returns bigint
-language plpgsql as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   blanked bigint;
 begin

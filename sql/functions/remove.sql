@@ -1,6 +1,6 @@
 -- Removes a journal as a whole; false where there is none. Its record goes with it: a door of journal.refuse.
 create or replace function journal.remove(journal_name text) returns boolean
-language plpgsql as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '15s' as $$
 declare
   removed int;
 begin

@@ -2,7 +2,7 @@
 -- where the journal is gone.
 create or replace function journal.resync(
   of_journal int, of_client uuid, of_collections text[], spread int, why text, operator text) returns bigint
-language plpgsql as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '15s' as $$
 declare
   h journal.head;
   at_ timestamptz;
@@ -29,7 +29,7 @@ $$;
 -- Begins an epoch at a revision above all that may ever have been given out (null: the next multiple of 2^32), which
 -- is its horizon: everyone starts again. Its revision; null where the journal is gone. JR004 where `at` is too low.
 create or replace function journal.begin_epoch(of_journal int, at bigint, spread int, operator text) returns bigint
-language plpgsql as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '15s' as $$
 declare
   h journal.head;
   at_ timestamptz;
@@ -62,7 +62,7 @@ $$;
 
 -- Forgets a client: it takes a new id. False where it was never heard of.
 create or replace function journal.forget_client(of_journal int, of_client uuid, operator text) returns boolean
-language plpgsql as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '15s' as $$
 declare
   h journal.head;
 begin

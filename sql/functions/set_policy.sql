@@ -2,7 +2,7 @@
 drop function if exists journal.set_policy(int, text, text);
 create or replace function journal.set_policy(
   of_journal int, collection_name text, new_policy text, operator text default current_user) returns void
-language plpgsql as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '15s' as $$
 declare
   new_turn bigint;
 begin

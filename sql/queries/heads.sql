@@ -38,13 +38,9 @@ select h.journal_id, h.turn, h.chain
   from journal.head h
  where h.journal_id = any($1);
 
--- Holds the heads until the transaction ends, in the order that all hold them in.
+-- Holds the heads until the transaction ends.
 prepare lock_heads (int[]) as
-select h.journal_id
-  from journal.head h
- where h.journal_id = any($1)
- order by h.journal_id
-   for update;
+select journal.lock($1);
 
 -- The chain after the commit that ends at a revision; none where no commit ends there.
 prepare chain_at (int, bigint) as

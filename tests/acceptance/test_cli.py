@@ -20,6 +20,7 @@ import pytest
 from journal.store.embedded import is_running
 from tests.command import ROOT, Done, done, ended, journal, start
 from tests.harness import Harness, Json, blocked_on_lock, delete, eventually, insert, update
+from tests.role import serves
 
 SAMPLE, SAMPLE_HEAD = ROOT / "journal" / "sample.ndjson", 98
 
@@ -429,3 +430,26 @@ async def test_migrate_tells_what_it_would_do_and_does_it_once(empty_database: s
     assert dry.json["pending"] == wet.json["applied"]
     assert "migrations/0001_journal.sql" in wet.json["applied"]
     assert "up to date" in again.out
+
+
+async def test_migrate_gives_a_role_what_serving_needs_and_tells_whom_it_cannot(
+    empty_database: str, service_role: str, tmp_path: Path
+) -> None:
+    owner = ("migrate", "--dsn", empty_database)
+    dry = await done(*owner, "--role", service_role, "--dry-run", "--json")
+    wet = await done(*owner, "--role", service_role, "--json")
+    again = await done(*owner, "--json")
+    nobody = await journal(*owner, "--role", "nobody")
+    serves(service_role, urlsplit(empty_database).path[1:])
+
+    served = await start("serve", "--dsn", empty_database, "--data", tmp_path, "--port", "0")
+    assert served.stdout is not None
+    said = await served.stdout.readline()
+    served.terminate()
+    ended_as = await ended(served)
+
+    assert dry.json["pending"] == wet.json["applied"]
+    assert wet.json["applied"][-1] == f"roles/{service_role}"
+    assert again.json["applied"] == []
+    assert (nobody.code, "there is no role nobody" in nobody.err) == (1, True)
+    assert (said.startswith(b"journal"), ended_as.code) == (True, 0)
