@@ -87,9 +87,13 @@ class Jwt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The service's settings. `spool` is a folder for snapshots and for what does not fit in memory."""
+    """The service's settings. `spool` is a folder for snapshots and for what does not fit in memory.
+
+    `listen_dsn`: PostgreSQL itself, where `dsn` leads to a pooler in transaction mode; None where it does not.
+    """
 
     dsn: str
+    listen_dsn: str | None = None
     spool: Path
     host: str = "127.0.0.1"
     port: int = 8470

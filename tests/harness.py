@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,6 +18,7 @@ from aiohttp import web
 from journal.config import Settings
 from journal.service.running import Service
 from journal.web.app import LINE_BYTES, SERVICE, application
+from tests.bouncer import bouncing
 from tests.role import as_service
 
 Json = dict[str, Any]
@@ -106,20 +108,26 @@ class Harness:
 
 @asynccontextmanager
 async def serving(dsn: str, folder: Path, **settings: Any) -> AsyncIterator[Harness]:
-    """The service on a database, in this process, on a free port of the loopback."""
+    """The service on a database, in this process, on a free port of the loopback.
+
+    JOURNAL_TEST_POOLER=pgbouncer: through PgBouncer.
+    """
     spool = folder / f"spool-{uuid4().hex[:8]}"
     spool.mkdir()
-    app = application(msgspec.structs.replace(Settings(dsn=as_service(dsn), spool=spool), **settings))
-    runner = web.AppRunner(app, max_line_size=LINE_BYTES)
-    await runner.setup()
-    try:
+    async with AsyncExitStack() as stack:
+        to = as_service(dsn)
+        if os.environ.get("JOURNAL_TEST_POOLER") == "pgbouncer" and "listen_dsn" not in settings:
+            settings["listen_dsn"] = to
+            to = await stack.enter_async_context(bouncing(dsn, size=20))
+        app = application(msgspec.structs.replace(Settings(dsn=to, spool=spool), **settings))
+        runner = web.AppRunner(app, max_line_size=LINE_BYTES)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         port = runner.addresses[0][1]
-        async with aiohttp.ClientSession(auto_decompress=True) as session:
-            yield Harness(f"http://127.0.0.1:{port}", dsn, session, app[SERVICE])
-    finally:
-        await runner.cleanup()
+        session = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=True))
+        yield Harness(f"http://127.0.0.1:{port}", dsn, session, app[SERVICE])
 
 
 async def eventually(holds: Callable[[], Awaitable[Any]], *, seconds: float = 10.0) -> Any:

@@ -1,7 +1,7 @@
 """The service as a process of its own, which can be killed (SIGKILL) or frozen (SIGSTOP) and started again.
 
-`python -m tests.subprocess_service DSN SPOOL PORT` serves until it is told to stop (SIGTERM) or its standard input
-ends, as it does when the tests die. PORT 0 is any; the first line that it prints is the one it got.
+`python -m tests.subprocess_service DSN SPOOL PORT [LISTEN_DSN]` serves until it is told to stop (SIGTERM) or its
+standard input ends, as it does when the tests die. PORT 0 is any; the first line that it prints is the one it got.
 """
 
 import asyncio
@@ -29,14 +29,15 @@ START_S = 30.0
 class Remote(Harness):
     """A service in another process, talked to like any other. It keeps its port when it is started again."""
 
-    def __init__(self, dsn: str, spool: Path, session: aiohttp.ClientSession) -> None:
-        self.dsn, self.spool, self.session = dsn, spool, session
+    def __init__(self, dsn: str, spool: Path, session: aiohttp.ClientSession, listen_dsn: str | None = None) -> None:
+        self.dsn, self.spool, self.session, self.listen_dsn = dsn, spool, session, listen_dsn
         self._port = 0
         self._process: Process | None = None
 
     async def start(self) -> None:
         """Start it, and wait until it answers."""
         arguments = ["-m", "tests.subprocess_service", as_service(self.dsn), str(self.spool), str(self._port)]
+        arguments += [] if self.listen_dsn is None else [as_service(self.listen_dsn)]
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, *arguments, cwd=ROOT, stdin=PIPE, stdout=PIPE
         )
@@ -91,21 +92,21 @@ class Remote(Harness):
 
 
 @asynccontextmanager
-async def serving_apart(dsn: str, folder: Path) -> AsyncIterator[Remote]:
+async def serving_apart(dsn: str, folder: Path, *, listen_dsn: str | None = None) -> AsyncIterator[Remote]:
     """The service on a database, in a process of its own."""
     spool = folder / f"spool-{uuid4().hex[:8]}"
     spool.mkdir()
     connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector) as session, Remote(dsn, spool, session) as remote:
+    async with aiohttp.ClientSession(connector=connector) as session, Remote(dsn, spool, session, listen_dsn) as remote:
         yield remote
 
 
-async def _serve(dsn: str, spool: Path, port: int) -> None:
+async def _serve(dsn: str, spool: Path, port: int, listen_dsn: str | None = None) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_reader(sys.stdin, stopping.set)  # nothing is ever written to it: it is readable when it ends
-    runner = web.AppRunner(application(Settings(dsn=dsn, spool=spool)))
+    runner = web.AppRunner(application(Settings(dsn=dsn, spool=spool, listen_dsn=listen_dsn)))
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True)
@@ -119,4 +120,4 @@ async def _serve(dsn: str, spool: Path, port: int) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
-    asyncio.run(_serve(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(_serve(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:]))

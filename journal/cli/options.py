@@ -129,6 +129,15 @@ Dsn = Annotated[
     str | None,
     typer.Option(envvar="JOURNAL_DSN", help="The PostgreSQL to use.", metavar="DSN", show_default="the embedded one"),
 ]
+ListenDsn = Annotated[
+    str | None,
+    typer.Option(
+        envvar="JOURNAL_LISTEN_DSN",
+        help="PostgreSQL itself, where --dsn leads to a pooler in transaction mode (PgBouncer).",
+        metavar="DSN",
+        show_default="as --dsn",
+    ),
+]
 Data = Annotated[
     Path,
     typer.Option(

@@ -19,7 +19,7 @@ from journal.cli import say
 from journal.cli.database import opened, reachable, without_password
 from journal.cli.imports import record
 from journal.cli.ndjson import Lines
-from journal.cli.options import DATA, Data, Dsn
+from journal.cli.options import DATA, Data, Dsn, ListenDsn
 from journal.config import Settings
 from journal.core.grants import OPEN
 from journal.service.running import Service
@@ -37,6 +37,7 @@ _DEFAULT = Settings(dsn="", spool=Path())
 def serve(
     *,
     dsn: Dsn = None,
+    listen_dsn: ListenDsn = None,
     data: Data = DATA,
     host: Annotated[
         str, typer.Option(envvar="JOURNAL_HOST", metavar="HOST", help="Where to listen; 0.0.0.0: everywhere.")
@@ -102,14 +103,17 @@ def serve(
     The first Ctrl-C or SIGTERM stops it once what is being answered is answered, a second one at once.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if dsn is None and listen_dsn is not None:
+        raise typer.BadParameter("--listen-dsn goes with a --dsn that leads to a pooler")
     is_alone = workers == 1
     with say.told(), closing(_bound(host, port, is_alone=is_alone)) as listener:
 
         def run(found: str, *, is_embedded: bool) -> None:
             with reachable(found):
-                _run(_prepare(found, migrate=migrate, sample=sample))
+                _run(_prepare(listen_dsn or found, migrate=migrate, sample=sample))
                 settings = Settings(
                     dsn=found,
+                    listen_dsn=listen_dsn,
                     spool=data / "spool",
                     host=host,
                     port=listener.getsockname()[1],

@@ -43,7 +43,8 @@ class Service:
     def __init__(self, settings: Settings, verifier: Verifier | None = None) -> None:
         self.settings = settings
         limits, memory = settings.limits, settings.memory
-        self.database = Database(settings.dsn, reading=settings.read_connections)
+        listen_dsn = settings.listen_dsn
+        self.database = Database(settings.dsn, reading=settings.read_connections, is_pooled=listen_dsn is not None)
         self.tails = Tails(self.database, memory)
         self.access = Access(self.database, self.tails, verifier)
         self.writer = Writer(self.database, self.tails, limits)
@@ -62,7 +63,7 @@ class Service:
         self.erasure = Erasure(self.database, self.tails, self.snapshots, self.reader.rendered, limits)
         self.conflicts = Conflicts(self.database, self.tails, limits)
         self.operators = Operators(self.database, self.tails)
-        self.watch = Watch(settings.dsn, self.tails, self.access, poll_s=settings.poll_s)
+        self.watch = Watch(listen_dsn or settings.dsn, self.tails, self.access, poll_s=settings.poll_s)
 
     async def tidy(self) -> None:
         """Every now and then: forget old answers, remove old snapshots."""

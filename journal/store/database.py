@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from journal.errors import Stale, Unavailable
+from journal.store.pooled import STARTUP, Pooled
 
 if TYPE_CHECKING:
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -83,28 +84,40 @@ def connecting() -> Iterator[None]:
 
 
 class Database:
-    """The pools of one process. `reading` answers requests, `writing` records, `operating` does what may wait."""
+    """The pools of one process. `reading` answers requests, `writing` records, `operating` does what may wait.
 
-    def __init__(self, dsn: str, *, reading: int, writing: int = 4, operating: int = 6) -> None:
-        self.dsn = dsn
+    `is_pooled`: `dsn` leads to a pooler in transaction mode. What must be set for correctness the functions bring along
+    (sql/functions): what is not set there would only make them quicker.
+    """
+
+    def __init__(
+        self, dsn: str, *, reading: int, writing: int = 4, operating: int = 6, is_pooled: bool = False
+    ) -> None:
+        self.dsn, self.is_pooled = dsn, is_pooled
         self._sizes = reading, writing, operating
         self._reading: Pool | None = None
         self._writing: Pool | None = None
         self._operating: Pool | None = None
 
     async def open(self) -> None:
-        """Connect; Unavailable where PostgreSQL does not answer."""
+        """Connect; Unavailable where PostgreSQL does not answer, Unusable where a pooler does that nobody named."""
         reading, writing, operating = self._sizes
-        with translated():
+        with translated(), _unnamed_pooler():
             # A generic plan once chose a sequential scan for a page of deltas: plans are made for the values.
             self._reading = await self._pool(reading, "read", {"plan_cache_mode": "force_custom_plan"})
             # A group of several journals waits so long for a lock; then they part ways (service/writer.py).
             self._writing = await self._pool(writing, "write", {"lock_timeout": "250ms"} | PLANNED_ONCE)
             # An operator waits for a head that somebody holds, and takes no connection of who pushes meanwhile.
             self._operating = await self._pool(operating, "operate", {"lock_timeout": "15s"}, least=0)
+            if not self.is_pooled:
+                await self._check_settings()
 
     async def _pool(self, size: int, name: str, settings: dict[str, str], *, least: int = 1) -> Pool:
         settings = {"application_name": f"journal {name}", "jit": "off", "timezone": "UTC"} | settings
+        options: dict[str, Any] = {}
+        if self.is_pooled:
+            settings = {name: settings[name] for name in STARTUP}
+            options = {"connection_class": Pooled, "statement_cache_size": 0}
         return await asyncpg.create_pool(
             self.dsn,
             min_size=least,
@@ -114,7 +127,14 @@ class Database:
             server_settings=settings,
             max_inactive_connection_lifetime=300,
             reset=_as_it_is,
+            **options,
         )
+
+    async def _check_settings(self) -> None:
+        """A pooler may be told to ignore what it cannot keep; then groups would wait for locks without an end."""
+        async with self.writing() as connection:
+            if await connection.fetchval("select current_setting('lock_timeout')") != "250ms":
+                raise Unusable(_POOLER)
 
     async def close(self) -> None:
         """Close the pools; what still runs has 5 s."""
@@ -135,6 +155,8 @@ class Database:
     async def moment(self) -> AsyncIterator[Connection]:
         """A connection that reads, all of it as of one moment."""
         async with self.reading() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+            if self.is_pooled:
+                await connection.execute("set local jit = off")
             yield connection
 
     @asynccontextmanager
@@ -160,6 +182,21 @@ async def _acquired(pool: "Pool | None") -> AsyncIterator[Connection]:
             yield connection
         finally:
             await pool.release(connection)
+
+
+_POOLER = (
+    "there is a pooler between, which keeps no settings: name PostgreSQL itself,"
+    " `journal serve` with --listen-dsn beside it, other commands with --dsn"
+)
+
+
+@contextmanager
+def _unnamed_pooler() -> Iterator[None]:
+    """PgBouncer lets nobody in who asks for settings that it does not know."""
+    try:
+        yield
+    except asyncpg.ProtocolViolationError as error:
+        raise Unusable(_POOLER) from error
 
 
 async def _as_it_is(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
