@@ -444,9 +444,12 @@ class RememberedServer(msgspec.Struct):
 
 
 class ServerAnswer(msgspec.Struct):
-    """Which PostgreSQL this is. `is_other`: not the one that was remembered, which is a question to the operator."""
+    """Which PostgreSQL this is. `is_other`: not the one that was remembered, which is a question to the operator.
 
-    system: str
+    `system` is null where it does not tell; then nothing can be asked.
+    """
+
+    system: str | None
     timeline: int | None
     postgresql: str
     remembered: RememberedServer | None

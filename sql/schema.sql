@@ -633,6 +633,25 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION journal.identity(OUT system text, OUT timeline integer)
+ RETURNS record
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  begin
+    select s.system_identifier::text into system from pg_control_system() s;
+    if not pg_is_in_recovery() then
+      timeline := ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int;
+    end if;
+  exception when insufficient_privilege or feature_not_supported or undefined_function then
+    system := null;
+    timeline := null;
+  end;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION journal.is_gone(of_journal integer, of_client uuid)
  RETURNS boolean
  LANGUAGE sql

@@ -95,6 +95,8 @@ def _ask(postgresql: ServerAnswer | None) -> None:
     """What only the operator can answer, where there is something."""
     if postgresql is None:
         say.note("[yellow]PostgreSQL is away:[/] this is what the service remembers")
+    elif postgresql.system is None:
+        say.note(server.UNTOLD)
     elif postgresql.is_other:
         say.out.print()
         say.out.print(server.question(postgresql), soft_wrap=True)

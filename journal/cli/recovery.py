@@ -7,10 +7,9 @@ import msgspec
 import typer
 from rich.markup import escape
 
-from journal.cli import say
+from journal.cli import say, server
 from journal.cli.asking import heads
 from journal.cli.options import URL, Atom, By, Collection, Json, Name, NameOrNone, Spread, Url, Yes
-from journal.cli.server import remembered
 from journal.client.http import Refused, connected
 from journal.wire import EraseAnswer, HeadAnswer, HistoryAnswer
 
@@ -73,11 +72,11 @@ async def _restored(
                     raise
                 failed.append(f"{one} ({error})")
         is_answered = not failed and len(begun) == len(there)
-        server = await remembered(http) if is_answered else None
+        postgresql = await server.remembered(http) if is_answered else None
     if as_json:
-        say.result({"journals": begun, "server": server})
+        say.result({"journals": begun, "server": postgresql})
     else:
-        _show_begun(begun, is_answered=is_answered, left=len(there) - len(begun))
+        _show_begun(begun, is_answered=is_answered, is_remembered=postgresql is not None, left=len(there) - len(begun))
     if failed:
         raise say.Failed(
             "not_all", f"not all could be told: {', '.join(failed)}", "`journal restored NAME` does it for one."
@@ -92,13 +91,15 @@ def _question(names: list[str]) -> str:
     )
 
 
-def _show_begun(begun: list[HeadAnswer], *, is_answered: bool, left: int) -> None:
+def _show_begun(begun: list[HeadAnswer], *, is_answered: bool, is_remembered: bool, left: int) -> None:
     table = say.table("journal", "epoch", "begins at", right=("begins at",))
     for head in begun:
         table.add_row(f"[bold]{head.journal}[/]", head.epoch, str(head.head))
     if begun:
         say.show(table)
-    if is_answered:
+    if is_answered and not is_remembered:
+        say.note(server.UNTOLD)
+    elif is_answered:
         say.note("[dim]this PostgreSQL is remembered from now on[/]")
     else:
         others = "the other journal goes" if left == 1 else f"the other {left} journals go"

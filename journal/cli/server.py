@@ -13,6 +13,8 @@ from journal.cli.options import URL, By, Json, Url, Yes
 from journal.client.http import Http, connected
 from journal.wire import ServerAnswer
 
+UNTOLD = "[dim]this PostgreSQL does not say which it is: it cannot be told from another here[/]"
+
 
 def failover(*, yes: Yes = False, by: By = None, url: Url = URL, as_json: Json = False) -> None:
     """It was a failover and nothing is lost: remember the PostgreSQL that the service runs on now.
@@ -28,6 +30,12 @@ def failover(*, yes: Yes = False, by: By = None, url: Url = URL, as_json: Json =
 async def _failover(url: str, by: str | None, *, yes: bool, as_json: bool) -> ServerAnswer:
     async with connected(url, by=by) as http:
         told = await current(http)
+        if told.system is None:
+            raise say.Failed(
+                "not_told",
+                "this PostgreSQL does not say which it is, so it cannot be told from another",
+                "After a failover that lost nothing there is nothing to do; after any other: `journal restored --all`.",
+            )
         if not told.is_other and told.remembered is not None:
             if not as_json:
                 say.out.print(f"nothing to answer: it is the PostgreSQL that is remembered ({_named(told)})")
@@ -52,9 +60,9 @@ async def current(http: Http) -> ServerAnswer:
 
 
 async def remembered(http: Http) -> ServerAnswer | None:
-    """The server, remembered as it is now; None where it is a standby that has no timeline of its own."""
+    """The server, remembered as it is now; None where it cannot be: a standby, or one that does not say which it is."""
     told = await current(http)
-    if told.timeline is None:
+    if told.system is None or told.timeline is None:
         return None
     body = (await http.put("server", body={"system": told.system, "timeline": told.timeline}))[1]
     return msgspec.json.decode(body, type=ServerAnswer)

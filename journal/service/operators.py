@@ -73,6 +73,7 @@ class Operators:
             postgresql=found.version,
             remembered=remembered,
             is_other=remembered is not None
+            and found.system is not None
             and (
                 remembered.system != found.system
                 or (found.timeline is not None and remembered.timeline != found.timeline)
@@ -82,6 +83,8 @@ class Operators:
     async def remember(self, system: str, timeline: int) -> ServerAnswer:
         """Remember the PostgreSQL that this is; InvalidRequest where it is not the one that is named."""
         told = await self.server()
+        if told.system is None:
+            raise InvalidRequest([Fault("/system", "this one does not tell")])
         if (told.system, told.timeline) != (system, timeline):
             raise InvalidRequest([Fault("/system", f"this one is {told.system}, timeline {told.timeline}")])
         await operators.remember(self.database, system, timeline, is_other=True)
@@ -90,5 +93,5 @@ class Operators:
     async def begin(self) -> None:
         """Remember this PostgreSQL where none is."""
         found = await operators.identity(self.database)
-        if found.remembered_system is None and found.timeline is not None:
+        if found.remembered_system is None and found.system is not None and found.timeline is not None:
             await operators.remember(self.database, found.system, found.timeline, is_other=False)

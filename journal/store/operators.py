@@ -54,9 +54,12 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """The PostgreSQL that this is, and the one that was remembered. `timeline` None: a standby."""
+    """The PostgreSQL that this is, and the one that was remembered.
 
-    system: str
+    `timeline` None: a standby. `system` None: it does not tell, as hosted ones may not.
+    """
+
+    system: str | None
     timeline: int | None
     version: str
     remembered_system: str | None

@@ -213,12 +213,9 @@ select date_bin(make_interval(secs => $3), r.committed_at, timestamptz '2000-01-
 
 -- The PostgreSQL that this is, and the one that was remembered.
 prepare server as
-select (select s.system_identifier::text from pg_control_system() s) as system,
-       case when pg_is_in_recovery() then null
-            else ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int end as timeline,
-       current_setting('server_version') as version,
+select i.system, i.timeline, current_setting('server_version') as version,
        r.system as remembered_system, r.timeline as remembered_timeline, r.at as remembered_at
-  from (select) nothing
+  from journal.identity() i
   left join journal.server r on true;
 
 -- Remembers a PostgreSQL; $3: also in place of another.

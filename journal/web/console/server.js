@@ -23,7 +23,8 @@ export function server() {
       show(told);
       software ??= (await read("v1")).software;
       const timeline = told.timeline === null ? "a standby" : `timeline ${told.timeline}`;
-      say(foot, `${software} · PostgreSQL ${told.postgresql} · system ${told.system}, ${timeline}`);
+      const which = told.system === null ? "which one, it does not say" : `system ${told.system}, ${timeline}`;
+      say(foot, `${software} · PostgreSQL ${told.postgresql} · ${which}`);
     } catch (problem) {
       heard("server", problem);
     }
