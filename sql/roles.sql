@@ -15,7 +15,7 @@ grant usage on schema journal to :"role";
 grant select on
   journal.migration, journal.journal, journal.head, journal.collection, journal.commit, journal.change, journal.atom,
   journal.client, journal.push, journal.idempotency, journal.conflict, journal.floor, journal.registry, journal.kept,
-  journal.operation, journal.audit, journal.server
+  journal.operation, journal.audit, journal.server, journal.door, journal.token, journal.ticket, journal.owner
   to :"role";
 
 -- Answers to pushes: forgotten after their time, changed where an atom's data was erased.
@@ -35,6 +35,11 @@ grant insert, delete, update (until) on journal.kept to :"role";
 grant insert, delete, update (progress, state, result, seen_at, ended_at) on journal.operation to :"role";
 grant insert on journal.audit to :"role";
 grant insert, update (system, timeline, at) on journal.server to :"role";
+
+-- Who may come in. A token's row stays for ever; that tokens changed is counted by their trigger, as the owner.
+grant insert, update (hash, grants, expires_at, revoked_at, revoked_by, used_at) on journal.token to :"role";
+grant insert, delete on journal.ticket to :"role";
+grant insert on journal.owner to :"role";
 
 -- Functions of the schema are for nobody else (store/migrate.py): some run as the owner.
 grant execute on all functions in schema journal to :"role";

@@ -1007,6 +1007,8 @@ $function$;
 CREATE OR REPLACE FUNCTION journal.tokens_changed()
  RETURNS trigger
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 declare
   new_turn bigint;

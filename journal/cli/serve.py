@@ -141,7 +141,7 @@ def serve(
 
 async def _is_open(settings: Settings) -> bool:
     """Whether whoever comes may do everything."""
-    async with opened(settings.dsn) as database:
+    async with opened(settings.listen_dsn or settings.dsn) as database:
         return await doors.turn(database) == 0
 
 

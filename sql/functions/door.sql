@@ -1,7 +1,7 @@
 -- Raises the turn of journal.door when tokens change, whoever changes them, and tells all processes. That a token was
 -- used is no change.
 create or replace function journal.tokens_changed() returns trigger
-language plpgsql as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   new_turn bigint;
 begin
