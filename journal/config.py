@@ -72,6 +72,8 @@ class Jwt(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(
                 f"the secret for JWTs has {len(self.secret.encode())} bytes: {SHORTEST_SECRET} are the least"
             )
+        if self.jwks == "":
+            raise ValueError("keys are listed at a path or a URL, not at nothing")
         if self.jwks is not None and "://" in self.jwks:
             parts = urlsplit(self.jwks)
             if parts.scheme not in ("http", "https") or not parts.hostname:

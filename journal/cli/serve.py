@@ -15,7 +15,7 @@ import typer
 from rich.markup import escape
 
 import journal
-from journal.cli import say
+from journal.cli import jwts, say
 from journal.cli.database import opened, reachable, without_password
 from journal.cli.imports import record
 from journal.cli.ndjson import Lines
@@ -28,6 +28,7 @@ from journal.store import migrate as migrations
 from journal.store.embedded import running
 from journal.web import listen
 from journal.web import workers as workers_of
+from journal.web.app import verifier
 
 Result = TypeVar("Result")
 SAMPLE = "demo"
@@ -91,6 +92,12 @@ def serve(
             help="Listen elsewhere than on the loopback though everybody who gets there may do everything.",
         ),
     ] = False,
+    jwt_secret: jwts.Secret = None,
+    jwt_jwks: jwts.Listed = None,
+    jwt_audience: jwts.Audience = None,
+    jwt_issuer: jwts.Issuer = None,
+    jwt_claim: jwts.Claim = None,
+    jwt_leeway_s: jwts.LeewayS = None,
     sample: Annotated[
         bool,
         typer.Option("--sample", envvar="JOURNAL_SAMPLE", help=f"Load sample data into {SAMPLE}, if that is empty."),
@@ -107,6 +114,14 @@ def serve(
         raise typer.BadParameter("--listen-dsn goes with a --dsn that leads to a pooler")
     is_alone = workers == 1
     with say.told(), closing(_bound(host, port, is_alone=is_alone)) as listener:
+        jwt = jwts.believed(
+            secret=jwt_secret,
+            jwks=jwt_jwks,
+            audience=jwt_audience,
+            issuer=jwt_issuer,
+            claim=jwt_claim,
+            leeway_s=jwt_leeway_s,
+        )
 
         def run(found: str, *, is_embedded: bool) -> None:
             with reachable(found):
@@ -121,6 +136,7 @@ def serve(
                     poll_s=poll_s,
                     push_kept_days=push_kept_days,
                     key_kept_days=key_kept_days,
+                    jwt=jwt,
                 )
                 is_open = _run(_is_open(settings))
                 if is_open and not insecure:
@@ -141,6 +157,8 @@ def serve(
 
 async def _is_open(settings: Settings) -> bool:
     """Whether whoever comes may do everything."""
+    if settings.jwt is not None:
+        return False
     async with opened(settings.listen_dsn or settings.dsn) as database:
         return await doors.turn(database) == 0
 
@@ -160,7 +178,7 @@ def _at_home(listener: socket.socket, dsn: str | None) -> None:
 
 async def _with_workers(settings: Settings, count: int, where: str) -> None:
     async def greet() -> None:
-        service = Service(settings)  # not to serve, only to look
+        service = Service(settings, verifier(settings))  # not to serve, only to look
         await service.database.open()
         try:
             await service.access.begin()

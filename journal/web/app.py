@@ -1,6 +1,7 @@
 """The application: the service behind its routes, started and stopped in order."""
 
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -10,6 +11,9 @@ from journal.web.doors import ACCESS
 from journal.web.middleware import guarded, nowhere
 from journal.web.routes import Routes
 
+if TYPE_CHECKING:
+    from journal.web.jwt import Verifier
+
 SERVICE = web.AppKey("service", Service)
 LINE_BYTES = 65_536  # of a request: a URL names collections, and its cursor names them once more, quoted
 
@@ -17,13 +21,8 @@ LINE_BYTES = 65_536  # of a request: a URL names collections, and its cursor nam
 def application(settings: Settings) -> web.Application:
     """The application of one process."""
     app = web.Application(client_max_size=settings.limits.body_bytes)
-    verifier = None
-    if settings.jwt is not None:
-        from journal.web.jwt import Verifier  # cryptography takes its time to load: only where it is needed
-
-        verifier = Verifier(settings.jwt)
-        app.cleanup_ctx.append(lambda _: verifier.running())
-    service = Service(settings, verifier)
+    believing = verifier(settings)
+    service = Service(settings, believing)
     app[SERVICE], app[ACCESS] = service, service.access
     for route in Routes(service).table():
         handler = guarded(route.handler, service.access, route.needs)
@@ -32,8 +31,19 @@ def application(settings: Settings) -> web.Application:
             app.router.add_route("HEAD", route.path, handler)
     app.router.add_route("*", "/{path:.*}", guarded(nowhere, service.access, "nothing"))
     app.on_shutdown.append(_wake)
+    if believing is not None:
+        app.cleanup_ctx.append(lambda _: believing.running())
     app.cleanup_ctx.append(_run)
     return app
+
+
+def verifier(settings: Settings) -> "Verifier | None":
+    """What believes JWTs; None where none are taken."""
+    if settings.jwt is None:
+        return None
+    from journal.web.jwt import Verifier  # cryptography takes 40 ms to load: only where it is needed
+
+    return Verifier(settings.jwt)
 
 
 async def _run(app: web.Application) -> AsyncIterator[None]:
