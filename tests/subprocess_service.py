@@ -6,6 +6,7 @@ standard input ends, as it does when the tests die. PORT 0 is any; the first lin
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -27,7 +28,12 @@ START_S = 30.0
 
 
 class Remote(Harness):
-    """A service in another process, talked to like any other. It keeps its port when it is started again."""
+    """A service in another process, talked to like any other. It keeps its port when it is started again.
+
+    `root`: where its code is, which may be another version's.
+    """
+
+    root = ROOT
 
     def __init__(self, dsn: str, spool: Path, session: aiohttp.ClientSession, listen_dsn: str | None = None) -> None:
         self.dsn, self.spool, self.session, self.listen_dsn = dsn, spool, session, listen_dsn
@@ -39,7 +45,11 @@ class Remote(Harness):
         arguments = ["-m", "tests.subprocess_service", as_service(self.dsn), str(self.spool), str(self._port)]
         arguments += [] if self.listen_dsn is None else [as_service(self.listen_dsn)]
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, *arguments, cwd=ROOT, stdin=PIPE, stdout=PIPE
+            *(sys.executable, *arguments),
+            cwd=self.root,
+            env=os.environ | {"PYTHONPATH": str(self.root)},
+            stdin=PIPE,
+            stdout=PIPE,
         )
         assert self._process.stdout is not None
         async with asyncio.timeout(START_S):
