@@ -19,6 +19,7 @@ from journal.cli import jwts, say
 from journal.cli.database import opened, reachable, without_password
 from journal.cli.imports import record
 from journal.cli.ndjson import Lines
+from journal.cli.notify import notify
 from journal.cli.options import DATA, Data, Dsn, ListenDsn
 from journal.config import Settings
 from journal.core.grants import OPEN
@@ -259,6 +260,7 @@ async def _greet(service: Service, where: str) -> None:
         lines.insert(-1, "Open: whoever reaches it may do everything. `journal token create` closes it.")
     for line in lines:
         say.out.print(line, soft_wrap=True)
+    notify("READY=1")
 
 
 async def _something_to_ask(service: Service, url: str) -> str:
@@ -271,4 +273,5 @@ async def _something_to_ask(service: Service, url: str) -> str:
 
 
 def _stopping() -> None:
+    notify("STOPPING=1")
     say.note("stopping; a second time: at once")
