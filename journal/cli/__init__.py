@@ -23,6 +23,7 @@ from journal.cli import (
     serve,
     server,
     snapshot,
+    tokens,
 )
 
 app = typer.Typer(
@@ -73,6 +74,7 @@ app.command(rich_help_panel=OPERATING)(recovery.restored)
 app.command(rich_help_panel=OPERATING)(recovery.erase)
 app.command(rich_help_panel=OPERATING)(looking.audit)
 app.command(rich_help_panel=OPERATING)(export.export)
+app.add_typer(tokens.app, name="token", rich_help_panel=OPERATING)
 app.command("import", rich_help_panel=RECORDING)(imports.import_)
 app.command("import-git", rich_help_panel=RECORDING)(imports.import_git)
 
