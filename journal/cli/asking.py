@@ -9,7 +9,8 @@ from rich.text import Text
 
 from journal.cli import say, server
 from journal.cli.options import URL, Atom, Collection, Json, Name, NameOrAll, Url
-from journal.client.http import Http, Refused, connected
+from journal.cli.service import connected
+from journal.client.http import Http, Refused
 from journal.wire import CollectionsAnswer, HeadAnswer, HistoryAnswer, JournalsAnswer, ServerAnswer
 
 
@@ -38,7 +39,7 @@ async def _status_of(name: str, url: str, *, as_json: bool) -> None:
     async with connected(url) as http:
         head = await http.get("journals", name)
         collections = await http.get("journals", name, "collections")
-        postgresql = await _postgresql(http)
+        postgresql, note = await _postgresql(http)
     told = msgspec.json.decode(collections, type=CollectionsAnswer).collections
     if as_json:
         say.result(msgspec.json.decode(head) | {"collections": told, "server": postgresql})
@@ -53,7 +54,7 @@ async def _status_of(name: str, url: str, *, as_json: bool) -> None:
     if told:
         say.out.print()
         say.show(listed)
-    _ask(postgresql)
+    _ask(postgresql, note)
 
 
 async def _status_of_all(url: str, *, as_json: bool) -> None:
@@ -61,7 +62,7 @@ async def _status_of_all(url: str, *, as_json: bool) -> None:
         there = await heads(http)
         asked = [http.get("journals", head.journal, "collections") for head in there]
         bodies = await asyncio.gather(*asked)
-        postgresql = await _postgresql(http)
+        postgresql, note = await _postgresql(http)
     collections = [msgspec.json.decode(body, type=CollectionsAnswer).collections for body in bodies]
     if as_json:
         told = [
@@ -78,24 +79,29 @@ async def _status_of_all(url: str, *, as_json: bool) -> None:
         say.show(table)
     else:
         say.out.print("no journals yet: `journal create NAME` makes one")
-    _ask(postgresql)
+    _ask(postgresql, note)
 
 
-async def _postgresql(http: Http) -> ServerAnswer | None:
-    """Which it is; None where it is away, when the service still tells from memory where a journal stands."""
+async def _postgresql(http: Http) -> tuple[ServerAnswer | None, str]:
+    """Which it is; None where that is not to be had, and what is to be said of it."""
     try:
-        return await server.current(http)
+        return await server.current(http), ""
     except Refused as error:
-        if error.status != 503:
-            raise
-        return None
+        match error.status:
+            case 503:
+                return None, "[yellow]PostgreSQL is away:[/] this is what the service remembers"
+            case 403:  # it is for operators of the service
+                return None, ""
+        raise
 
 
-def _ask(postgresql: ServerAnswer | None) -> None:
+def _ask(postgresql: ServerAnswer | None, note: str) -> None:
     """What only the operator can answer, where there is something."""
+    if note:
+        say.note(note)
     if postgresql is None:
-        say.note("[yellow]PostgreSQL is away:[/] this is what the service remembers")
-    elif postgresql.system is None:
+        return
+    if postgresql.system is None:
         say.note(server.UNTOLD)
     elif postgresql.is_other:
         say.out.print()

@@ -23,7 +23,8 @@ from journal.cli.options import (
     Url,
     Yes,
 )
-from journal.client.http import Http, Refused, connected
+from journal.cli.service import connected
+from journal.client.http import Http, Refused
 from journal.wire import (
     ClientAnswer,
     ClientRow,

@@ -11,7 +11,8 @@ from rich.text import Text
 
 from journal.cli import say
 from journal.cli.options import URL, AtomOption, By, ClientOption, Json, Name, Url, Yes
-from journal.client.http import Http, connected
+from journal.cli.service import connected
+from journal.client.http import Http
 from journal.core.model import Keep
 from journal.wire import ConflictAnswer, ConflictsAnswer, SettleAnswer
 

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from journal.cli import say
 from journal.cli.options import URL, Json, Name, Url
-from journal.client.http import Refused, Unreachable, connected
+from journal.cli.service import connected
+from journal.client.http import Refused, Unreachable
 from journal.wire import Deltas
 
 ROWS = 1000  # of a page that a person reads: its columns are as wide as its widest

@@ -24,8 +24,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from journal.cli import say
 from journal.cli.ndjson import ChangeLine, CommitLine
 from journal.cli.options import URL, By, Json, Name, Url
+from journal.cli.service import connected
 from journal.client.download import LINE_BYTES, download
-from journal.client.http import Http, Refused, Unreachable, connected
+from journal.client.http import Http, Refused, Unreachable
 from journal.client.packed import lines, unpacked
 from journal.wire import AuditAnswer, HeadAnswer
 

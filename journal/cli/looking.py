@@ -11,7 +11,8 @@ from rich.text import Text
 
 from journal.cli import say
 from journal.cli.options import URL, By, Collections, Json, Name, Url
-from journal.client.http import Refused, connected
+from journal.cli.service import connected
+from journal.client.http import Refused
 from journal.wire import AuditAnswer, AuditEntry, DigestAnswer
 
 PAGE = 1000

@@ -17,7 +17,8 @@ from rich.text import Text
 
 from journal.cli import say
 from journal.cli.options import URL, By, Json, Name, Url, Yes
-from journal.client.http import Http, Refused, Unreachable, connected
+from journal.cli.service import connected
+from journal.client.http import Http, Refused, Unreachable
 from journal.wire import CheckResult, CompactResult, OperationAnswer, OperationsAnswer
 
 AT_ONCE_S = 1  # an operation that ends sooner is never looked at twice

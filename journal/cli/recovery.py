@@ -10,7 +10,8 @@ from rich.markup import escape
 from journal.cli import say, server
 from journal.cli.asking import heads
 from journal.cli.options import URL, Atom, By, Collection, Json, Name, NameOrNone, Spread, Url, Yes
-from journal.client.http import Refused, connected
+from journal.cli.service import connected
+from journal.client.http import Refused
 from journal.wire import EraseAnswer, HeadAnswer, HistoryAnswer
 
 LISTED = 1000

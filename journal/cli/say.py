@@ -107,6 +107,11 @@ def confirmed(question: str, *, yes: bool) -> None:
         raise Failed("not_confirmed", "nothing was done")
 
 
+TOKENS = (
+    "JOURNAL_TOKEN_FILE, JOURNAL_TOKEN or --token-file says who asks; where the database is, `journal token create`"
+    " makes a token and `journal token list` says which are in force."
+)
+MORE = "Where the database is, `journal token list` says what a token may do, `journal token grant` changes it."
 ASSENT = "--yes goes on without asking."
 
 
@@ -215,6 +220,10 @@ def _refused(error: Refused) -> Failed:
     match error.code:
         case "journal_not_found":
             return Failed(error.code, text, "`journal status` lists those there are, `journal create NAME` makes one.")
+        case "unauthenticated":
+            return Failed(error.code, text, TOKENS)
+        case "forbidden":
+            return Failed(error.code, text, MORE)
         case "not_found" if detail:
             return Failed(error.code, str(detail))
         case "resync_required":

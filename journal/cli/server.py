@@ -10,7 +10,8 @@ from rich.markup import escape
 
 from journal.cli import say
 from journal.cli.options import URL, By, Json, Url, Yes
-from journal.client.http import Http, connected
+from journal.cli.service import connected
+from journal.client.http import Http
 from journal.wire import ServerAnswer
 
 UNTOLD = "[dim]this PostgreSQL does not say which it is: it cannot be told from another here[/]"

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from journal.cli import say
 from journal.cli.options import URL, Json, Name, Url
+from journal.cli.service import connected
 from journal.client.download import Coding, First, download
-from journal.client.http import connected
 
 KEPT: dict[str, Coding] = {".zst": "zstd", ".gz": "gzip"}
 

@@ -6,7 +6,7 @@ The one rule: whoever gets an answer from here got it from the service; everythi
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -14,6 +14,7 @@ import msgspec
 from yarl import URL
 
 import journal
+from journal.client.bearer import Bearer
 from journal.errors import JournalError
 
 CONNECT_S = 10.0
@@ -35,7 +36,8 @@ class Refused(JournalError):
     """The service answered with a problem (RFC 9457)."""
 
     def __init__(self, status: int, problem: dict[str, Any], retry_after: int = 0) -> None:
-        super().__init__(problem.get("title", f"HTTP {status}"))
+        title, detail = problem.get("title", f"HTTP {status}"), problem.get("detail")
+        super().__init__(f"{title}: {detail}" if detail else title)
         self.status, self.problem, self.retry_after = status, problem, retry_after
 
     @property
@@ -52,8 +54,8 @@ class Refused(JournalError):
 class Http:
     """A service, by the URL that its /v1 is below."""
 
-    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
-        self.url, self.session = url.rstrip("/"), session
+    def __init__(self, url: str, session: aiohttp.ClientSession, bearer: Bearer | None = None) -> None:
+        self.url, self.session, self.bearer = url.rstrip("/"), session, bearer or Bearer()
         self._root = URL(self.url)
         if self._root.user is not None or self._root.password is not None:
             self.url = str(self._root.with_user(None))  # it is told, and kept beside downloads
@@ -128,7 +130,27 @@ class Http:
         *,
         read_s: float = READ_S,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A request whose answer is below 400; else Refused, or Unreachable, also where the body breaks off."""
+        """A request whose answer is below 400; else Refused, or Unreachable, also where the body breaks off.
+
+        Where a token is refused it is made once more if there is another.
+        """
+        async with AsyncExitStack() as stack:
+            token = await self.bearer.token()
+            try:
+                sent = self._request(method, place, _with_token(headers, token), content, read_s)
+                response = await stack.enter_async_context(sent)
+            except Refused as error:
+                if error.status != 401 or not await self.bearer.another(token):
+                    raise
+                token = await self.bearer.token()
+                sent = self._request(method, place, _with_token(headers, token), content, read_s)
+                response = await stack.enter_async_context(sent)
+            yield response
+
+    @asynccontextmanager
+    async def _request(
+        self, method: str, place: URL, headers: Mapping[str, str], content: bytes | None, read_s: float
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=read_s)
         try:
             async with self.session.request(
@@ -143,22 +165,31 @@ class Http:
 
 @asynccontextmanager
 async def connected(
-    url: str, *, is_raw: bool = False, by: str | None = None, more: Mapping[str, str] | None = None
+    url: str,
+    *,
+    is_raw: bool = False,
+    by: str | None = None,
+    more: Mapping[str, str] | None = None,
+    bearer: Bearer | None = None,
 ) -> AsyncIterator[Http]:
     """The service at `url`. `is_raw`: bodies come as they were sent, in their Content-Encoding.
 
-    `by`: who operates. `more`: headers that go with each request, such as Authorization.
+    `by`: who operates. `more`: headers that go with each request. `bearer`: who has the token that goes with each.
     """
     headers = {"User-Agent": f"journal/{journal.__version__}"} | ({} if by is None else {"From": by}) | dict(more or {})
     connector = aiohttp.TCPConnector(limit=16)
     async with aiohttp.ClientSession(headers=headers, connector=connector, auto_decompress=not is_raw) as session:
         try:
-            http = Http(url, session)
+            http = Http(url, session, bearer)
         except ValueError as error:
             raise Unreachable(url, str(error)) from None
         if http.place().scheme not in ("http", "https") or not http.place().host:
             raise Unreachable(url, "a URL like http://127.0.0.1:8470 is expected")
         yield http
+
+
+def _with_token(headers: Mapping[str, str] | None, token: str | None) -> dict[str, str]:
+    return dict(headers or {}) | ({} if token is None else {"Authorization": f"Bearer {token}"})
 
 
 def _refusal(response: aiohttp.ClientResponse, body: bytes) -> Refused:
