@@ -1,7 +1,7 @@
 """Every body that crosses HTTP, as msgspec Structs. What they mean is docs/protocol.md's to say."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -10,8 +10,11 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 from journal.core.consolidate import Delta
 from journal.core.grants import Permission
 from journal.core.model import Keep, Outcome, Policy, PushOp
+from journal.core.names import ATOM_BYTES, COLLECTION_BYTES, JOURNAL_BYTES
 
 LARGEST = 2**53 - 1
+COMPONENT = "#/components/schemas/"
+"""Where the description of the service keeps the schemas of Structs, by their names."""
 
 
 def rfc3339(moment: datetime) -> str:
@@ -19,13 +22,51 @@ def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+def _name(kind: str, least: str, most_bytes: int) -> Meta:
+    """What names are: `extra` is judged (journal/faults.py), and told as far as a schema can, which counts no bytes."""
+    told = {"minLength": 1, "maxLength": most_bytes, "pattern": least, "format": f"{kind}-name"}
+    return Meta(extra={"name": kind}, extra_json_schema=told)
+
+
+def _told(pattern: str, example: str) -> Meta:
+    """Text that this service makes: described, and not judged."""
+    return Meta(extra_json_schema={"pattern": pattern, "examples": [example]})
+
+
+def schema_of(annotation: Any) -> dict[str, Any]:
+    """The JSON Schema of a type of this module that is no Struct."""
+    return msgspec.json.schema(annotation)
+
+
 Revision = Annotated[int, Meta(ge=0, le=LARGEST)]
-JournalName = Annotated[str, Meta(extra={"name": "journal"})]
-CollectionName = Annotated[str, Meta(extra={"name": "collection"})]
-AtomName = Annotated[str, Meta(extra={"name": "atom"})]
-Data = Annotated[Raw, Meta(extra={"json": "object"})]
+JournalName = Annotated[str, _name("journal", r"^[a-z0-9][a-z0-9_-]*$", JOURNAL_BYTES)]
+CollectionName = Annotated[str, _name("collection", r"^[^,\x00-\x1f\x7f-\x9f]+$", COLLECTION_BYTES)]
+AtomName = Annotated[str, _name("atom", r"^[^\x00-\x1f\x7f-\x9f]+$", ATOM_BYTES)]
+Data = Annotated[Raw, Meta(extra={"json": "object"}, extra_json_schema={"type": "object"})]
 Moment = Annotated[datetime, Meta(tz=True)]
-DataOrNull = Annotated[Raw, Meta(extra={"json": "object or null"})]
+DataOrNull = Annotated[Raw, Meta(extra={"json": "object or null"}, extra_json_schema={"type": ["object", "null"]})]
+ToldData = Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
+CursorText = Annotated[
+    str, _told(r"^[0-9a-f]{12}:(0|[1-9][0-9]{0,15}):[0-9a-f]{16}(:.+)?$", "5f1c09ab33d2:2312:9f86d081884c7d65")
+]
+Epoch = Annotated[str, _told("^[0-9a-f]{12}$", "5f1c09ab33d2")]
+Chain = Annotated[str, _told("^[0-9a-f]{16}$", "9f86d081884c7d65")]
+Digest = Annotated[str, _told("^[0-9a-f]{16}$", "03ac674216f3e15c")]
+Outcomes = Annotated[Raw, Meta(extra_json_schema={"type": ["array", "null"], "items": {"$ref": f"{COMPONENT}Outcome"}})]
+Result = Annotated[
+    Raw,
+    Meta(
+        extra_json_schema={
+            "anyOf": [
+                {"$ref": f"{COMPONENT}CompactResult"},
+                {"$ref": f"{COMPONENT}CheckResult"},
+                {"type": "object", "properties": {"detail": {"type": "string"}}, "required": ["detail"]},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+At = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 
 
 class ChangeRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -67,11 +108,11 @@ class SyncRequest(PushRequest, kw_only=True):
 class PushAnswer(msgspec.Struct):
     """The answer to it. `replayed` is the last member: a replay is the same bytes but for it."""
 
-    epoch: str
+    epoch: Epoch
     first: int | None
     revision: int | None
     head: int
-    chain: str
+    chain: Chain
     outcomes: list[Outcome] | None
     replayed: bool = False
 
@@ -80,12 +121,12 @@ class HeadAnswer(msgspec.Struct):
     """Where a journal stands."""
 
     journal: str
-    epoch: str
+    epoch: Epoch
     head: int
     horizon: int
-    chain: str
-    cursor: str
-    digest: str
+    chain: Chain
+    cursor: CursorText
+    digest: Digest
     atoms: int
 
 
@@ -102,14 +143,14 @@ class CollectionAnswer(msgspec.Struct):
 
     name: str
     atoms: int
-    digest: str
+    digest: Digest
     policy: Policy | None
 
 
 class CollectionsAnswer(msgspec.Struct):
     """A journal's collections."""
 
-    epoch: str
+    epoch: Epoch
     head: int
     collections: list[CollectionAnswer]
 
@@ -124,48 +165,48 @@ class CollectionRequest(msgspec.Struct, forbid_unknown_fields=True):
 class Members(msgspec.Struct, omit_defaults=True):
     """The members of an answer to …/deltas but the deltas themselves."""
 
-    epoch: str
+    epoch: Epoch
     since: int
     until: int | UnsetType = UNSET
     head: int | UnsetType = UNSET
     horizon: int | UnsetType = UNSET
     more: bool | UnsetType = UNSET
-    cursor: str | UnsetType = UNSET
-    digest: str | UnsetType = UNSET
+    cursor: CursorText | UnsetType = UNSET
+    digest: Digest | UnsetType = UNSET
 
 
 class Deltas(msgspec.Struct, omit_defaults=True):
     """The answer to …/deltas whole, as a client reads it."""
 
-    epoch: str
+    epoch: Epoch
     since: int
     more: bool
-    cursor: str
+    cursor: CursorText
     deltas: list[Delta]
     until: int | UnsetType = UNSET
     head: int | UnsetType = UNSET
     horizon: int | UnsetType = UNSET
-    digest: str | UnsetType = UNSET
+    digest: Digest | UnsetType = UNSET
 
 
 class CursorAnswer(msgspec.Struct):
     """A cursor for other collections."""
 
-    epoch: str
+    epoch: Epoch
     revision: int
-    cursor: str
+    cursor: CursorText
 
 
 class AtomAnswer(msgspec.Struct):
     """An atom at a revision."""
 
-    epoch: str
+    epoch: Epoch
     collection: str
     atom: str
     revision: int
-    at: str
+    at: At
     by: UUID | None
-    data: Raw
+    data: ToldData
 
 
 class HistoryEntry(msgspec.Struct, omit_defaults=True):
@@ -173,10 +214,10 @@ class HistoryEntry(msgspec.Struct, omit_defaults=True):
 
     revision: int
     op: Literal["insert", "update", "replace", "delete"]
-    at: str
+    at: At
     by: UUID | None
     push: int | None
-    data: Raw | UnsetType = UNSET
+    data: ToldData | UnsetType = UNSET
     unset: tuple[str, ...] = ()
     erased: bool = False
 
@@ -184,7 +225,7 @@ class HistoryEntry(msgspec.Struct, omit_defaults=True):
 class HistoryAnswer(msgspec.Struct):
     """An atom's changes, newest first; `next` goes on, as `before`."""
 
-    epoch: str
+    epoch: Epoch
     collection: str
     atom: str
     changes: list[HistoryEntry]
@@ -221,23 +262,23 @@ class ClientRow(msgspec.Struct, kw_only=True):
     """
 
     client: UUID
-    cursor: str | None
+    cursor: CursorText | None
     revision: int | None
     lag: int | None
     lag_s: float | None
-    first_seen: str
-    last_seen: str
+    first_seen: At
+    last_seen: At
     agent: str | None
     resync: int | None
     resynced: int | None
-    resynced_at: str | None
+    resynced_at: At | None
     pushed: int
 
 
 class ClientsAnswer(msgspec.Struct):
     """A page of clients, the furthest behind first; `next` goes on, as `after`."""
 
-    epoch: str
+    epoch: Epoch
     head: int
     clients: list[ClientRow]
     more: bool
@@ -248,10 +289,10 @@ class ClientPush(msgspec.Struct):
     """A push that was decided, and its outcomes."""
 
     push: int
-    at: str
+    at: At
     status: int
     revision: int | None
-    outcomes: Raw
+    outcomes: Outcomes
 
 
 class ClientAnswer(ClientRow, kw_only=True):
@@ -282,7 +323,7 @@ class CompactCutOff(msgspec.Struct):
 
     client: UUID
     revision: int
-    last_seen: str
+    last_seen: At
 
 
 class CompactResult(msgspec.Struct):
@@ -307,10 +348,10 @@ class OperationAnswer(msgspec.Struct):
     kind: str
     state: Literal["running", "done", "failed"]
     progress: float
-    result: Raw
+    result: Result
     by: str
-    begun_at: str
-    ended_at: str | None
+    begun_at: At
+    ended_at: At | None
 
 
 class OperationsAnswer(msgspec.Struct):
@@ -341,7 +382,7 @@ class Stood(msgspec.Struct, omit_defaults=True):
     """What a change met: an atom's revision and data; no data where that was erased."""
 
     revision: int
-    data: Raw | UnsetType = UNSET
+    data: ToldData | UnsetType = UNSET
 
 
 class Settled(msgspec.Struct, omit_defaults=True):
@@ -350,7 +391,7 @@ class Settled(msgspec.Struct, omit_defaults=True):
     keep: Keep
     revision: int | None
     by: str
-    at: str
+    at: At
     atom: str | UnsetType = UNSET
 
 
@@ -366,9 +407,9 @@ class ConflictAnswer(msgspec.Struct, omit_defaults=True):
     place: int
     base: int | None
     stood: Stood | None
-    at: str
+    at: At
     settled: Settled | None
-    data: Raw | UnsetType = UNSET
+    data: ToldData | UnsetType = UNSET
     unset: tuple[str, ...] = ()
     erased: bool = False
 
@@ -400,7 +441,7 @@ class AuditEntry(msgspec.Struct):
     """What an operator did."""
 
     id: int
-    at: str
+    at: At
     by: str
     action: str
     detail: Raw
@@ -417,7 +458,7 @@ class AuditAnswer(msgspec.Struct):
 class ActivityBucket(msgspec.Struct):
     """What was recorded in a few seconds from `at` on."""
 
-    at: str
+    at: At
     commits: int
     changes: int
 
@@ -440,7 +481,7 @@ class RememberedServer(msgspec.Struct):
 
     system: str
     timeline: int
-    at: str
+    at: At
 
 
 class ServerAnswer(msgspec.Struct):
@@ -490,18 +531,18 @@ class NodeAnswer(msgspec.Struct, frozen=True):
     """How many atoms are beneath a prefix, and their digest."""
 
     count: int
-    digest: str
+    digest: Digest
 
 
 class DigestAnswer(msgspec.Struct):
     """What is beneath a prefix of places, and beneath the sixteen that are a digit longer."""
 
-    epoch: str
+    epoch: Epoch
     revision: int
     prefix: str
     of: Literal["revision", "content"]
     count: int
-    digest: str
+    digest: Digest
     children: dict[str, NodeAnswer]
 
 
@@ -511,13 +552,13 @@ class ManifestEntry(msgspec.Struct, frozen=True):
     collection: str
     atom: str
     revision: int
-    leaf: str
+    leaf: Digest
 
 
 class ManifestAnswer(msgspec.Struct, omit_defaults=True):
     """A page of the atoms beneath a prefix, in the order of their places; `next` goes on, as `after`."""
 
-    epoch: str
+    epoch: Epoch
     revision: int
     atoms: list[ManifestEntry]
     more: bool

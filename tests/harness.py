@@ -19,6 +19,7 @@ from journal.config import Settings
 from journal.service.running import Service
 from journal.web.app import LINE_BYTES, SERVICE, application
 from tests.bouncer import bouncing
+from tests.conforming import conforms
 from tests.role import as_service
 
 Json = dict[str, Any]
@@ -54,7 +55,9 @@ class Harness:
         url = self.url + (path if path.startswith("/") else f"/v1/journals/{path}")
         arguments.setdefault("allow_redirects", False)
         async with self.session.request(method, url, **arguments) as response:
-            return Reply(response.status, response.headers.copy(), await response.read())
+            reply = Reply(response.status, response.headers.copy(), await response.read())
+        conforms(method, url, reply.status, reply.headers, reply.body)
+        return reply
 
     async def create(self, j: str = "j") -> Json:
         """A journal of this name."""

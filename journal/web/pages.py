@@ -14,6 +14,7 @@ from journal.web import send
 from journal.web.routing import Route
 
 INDEX = "index.html"
+DOCS = "docs.html"
 MEDIA = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -52,7 +53,11 @@ class Pages:
         return await self._sent(request, request.match_info["file"])
 
     async def _sent(self, request: web.Request, name: str) -> web.StreamResponse:
+        return await send.answer(request, self.answer(name), headers=HEADERS)
+
+    def answer(self, name: str) -> Answer:
+        """A file by its name."""
         known = self._answers.get(name)
         if known is None:
             raise NotFound("the console has no such file")
-        return await send.answer(request, known, headers=HEADERS)
+        return known

@@ -1,26 +1,54 @@
 """Query parameters: read strictly, every slip told.
 
-The rule: an unknown, doubled or unreadable parameter is a fault that points at itself, never silence.
+The rules: an unknown, doubled or unreadable parameter is a fault that points at itself, never silence; and what reads
+a parameter bears the JSON Schema of it, so that the description of this service cannot say anything else.
 """
 
 import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
-from typing import Any
+from functools import update_wrapper
+from typing import Any, Generic, NamedTuple, TypeVar, get_args
 from urllib.parse import parse_qsl
 from uuid import UUID
 
-from journal.config import Limits
+from journal import wire
 from journal.core import cursor
 from journal.core.names import atom_ok, collection_ok, journal_ok
 from journal.errors import Fault, InvalidRequest
 from journal.faults import unknown
-from journal.service.answer import MEDIA, Form
-from journal.service.rounds import Page, page
+from journal.service.answer import MEDIA
 from journal.service.tree import Of
 from journal.store.conflicts import State
 
-Read = Callable[[str], Any]
+_KEY = re.compile(r"[\x20-\x7e]{1,255}").fullmatch
+Value = TypeVar("Value")
+Schema = dict[str, Any]
+
+
+class Reader(Generic[Value]):
+    """What makes a value of a parameter's text, and the JSON Schema of what it takes.
+
+    A list is written with commas between its items.
+    """
+
+    def __init__(self, made: Callable[[str], Value], schema: Schema) -> None:
+        update_wrapper(self, made)
+        self._made, self.schema = made, schema
+
+    def __call__(self, text: str) -> Value:
+        return self._made(text)
+
+
+Read = Reader[Any]
+
+
+def takes(schema: Schema) -> Callable[[Callable[[str], Value]], Reader[Value]]:
+    """Makes a reader of a function; the schema is of what it takes."""
+
+    def reader(made: Callable[[str], Value]) -> Reader[Value]:
+        return Reader(made, schema)
+
+    return reader
 
 
 class WrongValue(Exception):
@@ -55,6 +83,18 @@ def read(query: str, known: Mapping[str, Read], *, required: tuple[str, ...] = (
     return found
 
 
+class Query(NamedTuple):
+    """What a call's query may say: a reader for each parameter, and what holds where one is not given."""
+
+    known: Mapping[str, Read]
+    required: tuple[str, ...] = ()
+    default: Mapping[str, Any] = {}
+
+    def read(self, text: str) -> dict[str, Any]:
+        """The parameters, and the defaults of those that are not there."""
+        return {**self.default, **read(text, self.known, required=self.required)}
+
+
 def _pairs(query: str) -> list[tuple[str, str]]:
     if not query:
         return []
@@ -66,9 +106,10 @@ def _pairs(query: str) -> list[tuple[str, str]]:
         raise InvalidRequest([Fault("", "too many parameters", 64)]) from None
 
 
-def number(lowest: int, highest: int) -> Read:
+def number(lowest: int, highest: int) -> Reader[int]:
     """A reader of whole numbers within bounds."""
 
+    @takes({"type": "integer", "minimum": lowest, "maximum": highest})
     def read_number(text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) <= 16):
             raise WrongValue("must be a whole number")
@@ -85,9 +126,10 @@ def number(lowest: int, highest: int) -> Read:
 revision = number(0, cursor.LARGEST)
 
 
-def seconds(most: int) -> Read:
+def seconds(most: int) -> Reader[float]:
     """A reader of a time in seconds."""
 
+    @takes({"type": "number", "minimum": 0, "maximum": most})
     def read_seconds(text: str) -> float:
         if not text.isascii() or not text.replace(".", "", 1).isdigit() or len(text) > 16:
             raise WrongValue("must be a number of seconds")
@@ -99,6 +141,7 @@ def seconds(most: int) -> Read:
     return read_seconds
 
 
+@takes({"type": "array", "minItems": 1, "items": wire.schema_of(wire.CollectionName)})
 def collections(text: str) -> frozenset[str]:
     """Names with commas between."""
     names = text.split(",")
@@ -107,6 +150,7 @@ def collections(text: str) -> frozenset[str]:
     return frozenset(names)
 
 
+@takes(wire.schema_of(wire.CollectionName))
 def collection(text: str) -> str:
     """One collection's name."""
     if not collection_ok(text):
@@ -114,6 +158,7 @@ def collection(text: str) -> str:
     return text
 
 
+@takes(wire.schema_of(wire.AtomName))
 def atom(text: str) -> str:
     """One atom's name."""
     if not atom_ok(text):
@@ -121,6 +166,7 @@ def atom(text: str) -> str:
     return text
 
 
+@takes(wire.schema_of(wire.JournalName))
 def journal(text: str) -> str:
     """One journal's name."""
     if not journal_ok(text):
@@ -128,6 +174,7 @@ def journal(text: str) -> str:
     return text
 
 
+@takes({"type": "string", "format": "uuid"})
 def client(text: str) -> str:
     """A client's id."""
     try:
@@ -136,6 +183,7 @@ def client(text: str) -> str:
         raise WrongValue("must be a UUID") from None
 
 
+@takes({"enum": list(get_args(State))})
 def conflict_state(text: str) -> State:
     """Which conflicts."""
     match text:
@@ -144,11 +192,21 @@ def conflict_state(text: str) -> State:
     raise WrongValue("must be one of open, settled, all")
 
 
-def plain(text: str) -> str:
+@takes({"type": "string"})
+def text(said: str) -> str:
     """Whatever it says."""
-    return text
+    return said
 
 
+@takes({"type": "string", "pattern": r"^[\x20-\x7e]{1,255}$"})
+def key(said: str) -> str:
+    """What a push that is not numbered is told from others by."""
+    if not _KEY(said):
+        raise InvalidRequest([Fault("", "Idempotency-Key: 1–255 printable characters of ASCII", 255)])
+    return said
+
+
+@takes({"enum": list(MEDIA)})
 def form(text: str) -> str:
     """The name of a form."""
     if text not in MEDIA:
@@ -156,6 +214,7 @@ def form(text: str) -> str:
     return text
 
 
+@takes({"type": "array", "minItems": 1, "items": {"enum": ["meta", "revisions"]}})
 def include(text: str) -> frozenset[str]:
     """What deltas shall have besides."""
     wanted = frozenset(text.split(","))
@@ -164,48 +223,22 @@ def include(text: str) -> frozenset[str]:
     return wanted
 
 
+@takes({"anyOf": [wire.schema_of(wire.CursorText), wire.schema_of(wire.Revision)]})
 def since(text: str) -> cursor.Cursor | int:
     """A cursor or a bare revision."""
     return cursor.parse_since(text)
 
 
+@takes(wire.schema_of(wire.CursorText))
 def at_cursor(text: str) -> cursor.Cursor:
     """A cursor."""
     return cursor.parse(text, parameter="at")
 
 
-class DeltasReader:
-    """Reads the query of …/deltas, and remembers the recent ones: clients in step ask alike."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._known: dict[str, Read] = {
-            "since": since,
-            "limit": number(1, limits.deltas),
-            "until": revision,
-            "collections": collections,
-            "client": client,
-            "wait": seconds(limits.wait_s),
-            "include": include,
-            "format": form,
-        }
-        self.read = lru_cache(maxsize=4096)(self._read)
-
-    def _read(self, query: str, form: Form) -> Page:
-        found = read(query, self._known, required=("since",))
-        include = found.pop("include", frozenset())
-        return page(
-            found.pop("since"),
-            wait_s=found.pop("wait", 0.0),
-            form=found.pop("format", form),
-            with_meta="meta" in include,
-            with_revisions="revisions" in include,
-            **found,
-        )
-
-
 _PREFIX = re.compile(r"[0-9a-f]{0,64}").fullmatch
 
 
+@takes({"type": "string", "pattern": "^[0-9a-f]{0,64}$"})
 def prefix(text: str) -> str:
     """The beginning of atoms' places."""
     if not _PREFIX(text):
@@ -213,6 +246,7 @@ def prefix(text: str) -> str:
     return text
 
 
+@takes({"type": "string", "pattern": "^[0-9a-f]{64}$"})
 def place(text: str) -> str:
     """An atom's place."""
     if len(text) != 64 or not _PREFIX(text):
@@ -220,6 +254,7 @@ def place(text: str) -> str:
     return text
 
 
+@takes({"enum": list(get_args(Of))})
 def of(text: str) -> Of:
     """What leaves are of."""
     match text:

@@ -15,7 +15,7 @@ from journal.service.running import Service
 from journal.web import bodies, send
 from journal.web import parameters as read
 from journal.web.doors import REACH, operator
-from journal.web.parameters import number
+from journal.web.queries import Queries
 from journal.web.routing import J, Route
 from journal.wire import (
     CompactRequest,
@@ -119,10 +119,9 @@ class Recovery:
 
     async def clients(self, request: web.Request) -> web.StreamResponse:
         """GET …/clients: who syncs, the furthest behind first."""
-        known: dict[str, read.Read] = {"after": read.plain, "limit": number(1, 1000)}
-        asked = read.read(request.rel_url.raw_query_string, known)
+        asked = Queries.clients.read(request.rel_url.raw_query_string)
         return send.json(
-            await self.service.registry.clients(request.match_info["j"], asked.get("after"), asked.get("limit", 100))
+            await self.service.registry.clients(request.match_info["j"], asked.get("after"), asked["limit"])
         )
 
     async def client(self, request: web.Request) -> web.StreamResponse:
@@ -138,15 +137,12 @@ class Recovery:
 
     async def conflicts(self, request: web.Request) -> web.StreamResponse:
         """GET …/conflicts: what is kept for a person, newest first."""
-        known: dict[str, read.Read] = {
-            "after": read.revision, "limit": number(1, 1000), "state": read.conflict_state, "client": read.client
-        }  # fmt: skip
-        asked = read.read(request.rel_url.raw_query_string, known)
+        asked = Queries.conflicts.read(request.rel_url.raw_query_string)
         told = await self.service.conflicts.page(
             request.match_info["j"],
             asked.get("after"),
-            asked.get("limit", 100),
-            state=asked.get("state", "open"),
+            asked["limit"],
+            state=asked["state"],
             client=UUID(asked["client"]) if "client" in asked else None,
             collections=request[REACH].reads,
         )
@@ -182,10 +178,9 @@ class Recovery:
 
     async def audit(self, request: web.Request) -> web.StreamResponse:
         """GET …/audit: what operators did."""
-        known: dict[str, read.Read] = {"after": read.revision, "limit": number(1, 1000)}
-        asked = read.read(request.rel_url.raw_query_string, known)
+        asked = Queries.audit.read(request.rel_url.raw_query_string)
         return send.json(
-            await self.service.operators.audit(request.match_info["j"], asked.get("after"), asked.get("limit", 100))
+            await self.service.operators.audit(request.match_info["j"], asked.get("after"), asked["limit"])
         )
 
     async def stats(self, request: web.Request) -> web.StreamResponse:

@@ -1,6 +1,5 @@
 """Routes: every call of the protocol, and what answers it."""
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -24,17 +23,14 @@ from journal.service.verify import DigestAsked, ManifestAsked
 from journal.web import bodies, negotiate, send, sse
 from journal.web import parameters as read
 from journal.web.doors import CALLER, REACH, admit, caller_of, operator, readable
-from journal.web.pages import Pages
-from journal.web.parameters import DeltasReader, number
+from journal.web.openapi import Described
+from journal.web.pages import DOCS, Pages
+from journal.web.queries import Queries
 from journal.web.recovery import Recovery
 from journal.web.routing import J, Route
 from journal.wire import CallerAnswer, CollectionRequest, GrantAnswer, TicketAnswer, rfc3339
 
 POLICIES: tuple[Policy, ...] = ("server", "merge", "client", "newest", "both")
-_LIMITED: dict[str, read.Read] = {"after": read.journal, "limit": number(1, 1000)}
-_KEY = re.compile(r"[\x20-\x7e]{1,255}")
-_ATOM: dict[str, read.Read] = {"collection": read.collection, "atom": read.atom}
-_BENEATH: dict[str, read.Read] = {"prefix": read.prefix, "of": read.of, "collections": read.collections}
 
 
 class Routes:
@@ -43,11 +39,12 @@ class Routes:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.limits = service.settings.limits
-        self.deltas_query = DeltasReader(self.limits)
+        self.queries = Queries(self.limits)
 
     def table(self) -> list[Route]:
         """Every route."""
-        return [
+        pages = Pages()
+        routes = [
             Route("GET", f"{J}/deltas", self.deltas, "read"),  # what is asked most is looked for first
             Route("POST", f"{J}/changes", self.push, "write"),
             Route("GET", f"{J}/changes", self.changes, "read_all"),
@@ -71,8 +68,9 @@ class Routes:
             Route("GET", f"{J}/manifest", self.manifest, "read"),
             Route("POST", f"{J}/lookup", self.lookup, "read"),
             *Recovery(self.service).table(),
-            *Pages().table(),
+            *pages.table(),
         ]
+        return Described(self.limits).beside(routes, pages.answer(DOCS))
 
     async def about(self, request: web.Request) -> web.StreamResponse:
         """GET /v1: version, limits, policies, forms."""
@@ -89,9 +87,8 @@ class Routes:
 
     async def journals(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/journals: a page of journals."""
-        asked = read.read(request.rel_url.raw_query_string, _LIMITED)
-        told = await self.service.journals.page(asked.get("after", ""), asked.get("limit", 100), request[CALLER])
-        return send.json(told)
+        asked = self.queries.journals.read(request.rel_url.raw_query_string)
+        return send.json(await self.service.journals.page(asked["after"], asked["limit"], request[CALLER]))
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """PUT …: make a journal; 200 where it is there."""
@@ -133,7 +130,7 @@ class Routes:
     async def deltas(self, request: web.Request) -> web.StreamResponse:
         """GET …/deltas: everything since a revision."""
         form = negotiate.form(request.headers.get("Accept"))
-        asked = self.deltas_query.read(request.rel_url.raw_query_string, form).within(request[REACH].reads)
+        asked = self.queries.page(request.rel_url.raw_query_string, form).within(request[REACH].reads)
         journal, caller = request.match_info["j"], request[CALLER]
         if asked.client is not None:
             await self.service.access.own(caller, journal, asked.client)
@@ -172,8 +169,7 @@ class Routes:
 
     async def cursor(self, request: web.Request) -> web.StreamResponse:
         """GET …/cursor: a cursor for other collections."""
-        known = {"at": read.at_cursor, "collections": read.collections}
-        asked = read.read(request.rel_url.raw_query_string, known, required=("at",))
+        asked = self.queries.cursor.read(request.rel_url.raw_query_string)
         names = readable(request, asked.get("collections"))
         told = await self.service.journals.cursor(request.match_info["j"], asked["at"], names)
         return send.json(told)
@@ -181,11 +177,8 @@ class Routes:
     async def changes(self, request: web.Request) -> web.StreamResponse:
         """GET …/changes: the record itself."""
         form = negotiate.form(request.headers.get("Accept"), ("json", "msgpack"))
-        known = {"since": read.since, "limit": number(1, self.limits.raw_changes)}
-        asked = read.read(request.rel_url.raw_query_string, known, required=("since",))
-        told = await self.service.changes.changes(
-            request.match_info["j"], asked["since"], asked.get("limit", 1000), form
-        )
+        asked = self.queries.changes.read(request.rel_url.raw_query_string)
+        told = await self.service.changes.changes(request.match_info["j"], asked["since"], asked["limit"], form)
         return await send.answer(request, told)
 
     async def push(self, request: web.Request) -> web.StreamResponse:
@@ -234,7 +227,7 @@ class Routes:
     async def snapshot(self, request: web.Request) -> web.StreamResponse:
         """GET …/snapshot: where the snapshot is."""
         journal = request.match_info["j"]
-        asked = read.read(request.rel_url.raw_query_string, {"collections": read.collections})
+        asked = self.queries.snapshot.read(request.rel_url.raw_query_string)
         names = readable(request, asked.get("collections"))
         found = await self.service.snapshots.current(journal, names)
         of = "" if names is None else f"?collections={quote(','.join(sorted(names)), safe=',')}"
@@ -250,7 +243,7 @@ class Routes:
 
     async def snapshot_file(self, request: web.Request) -> web.StreamResponse:
         """GET …/snapshots/{id}: the snapshot, or a range of it."""
-        asked = read.read(request.rel_url.raw_query_string, {"collections": read.collections})
+        asked = self.queries.snapshot.read(request.rel_url.raw_query_string)
         name = request.match_info["id"]
         if request[REACH].reads is not None and not snapshots.is_of(name, readable(request, asked.get("collections"))):
             raise snapshots.not_kept()  # what it is of has to be said by who may not read everything
@@ -261,8 +254,7 @@ class Routes:
 
     async def atom(self, request: web.Request) -> web.StreamResponse:
         """GET …/atom: one atom, now or at a revision."""
-        known = _ATOM | {"at": read.revision}
-        asked = read.read(request.rel_url.raw_query_string, known, required=("collection", "atom"))
+        asked = self.queries.atom.read(request.rel_url.raw_query_string)
         readable(request, frozenset([asked["collection"]]))
         told = await self.service.atoms.atom(
             request.match_info["j"], asked["collection"], asked["atom"], asked.get("at")
@@ -271,34 +263,30 @@ class Routes:
 
     async def history(self, request: web.Request) -> web.StreamResponse:
         """GET …/atom/history: an atom's changes, newest first."""
-        known = _ATOM | {"before": read.revision, "limit": number(1, 1000)}
-        asked = read.read(request.rel_url.raw_query_string, known, required=("collection", "atom"))
+        asked = self.queries.history.read(request.rel_url.raw_query_string)
         readable(request, frozenset([asked["collection"]]))
         told = await self.service.atoms.history(
-            request.match_info["j"], asked["collection"], asked["atom"], asked.get("before"), asked.get("limit", 100)
+            request.match_info["j"], asked["collection"], asked["atom"], asked.get("before"), asked["limit"]
         )
         return await send.answer(request, told)
 
     async def digest(self, request: web.Request) -> web.StreamResponse:
         """GET …/digest: the digests beneath a prefix of places."""
-        asked = read.read(request.rel_url.raw_query_string, _BENEATH)
+        asked = self.queries.digest.read(request.rel_url.raw_query_string)
         told = await self.service.verify.told(
             request.match_info["j"],
-            DigestAsked(
-                asked.get("prefix", ""), asked.get("of", "revision"), readable(request, asked.get("collections"))
-            ),
+            DigestAsked(asked["prefix"], asked["of"], readable(request, asked.get("collections"))),
         )
         return await send.answer(request, told)
 
     async def manifest(self, request: web.Request) -> web.StreamResponse:
         """GET …/manifest: the atoms beneath a prefix of places."""
-        known = _BENEATH | {"after": read.place, "limit": number(1, 10_000)}
-        asked = read.read(request.rel_url.raw_query_string, known)
+        asked = self.queries.manifest.read(request.rel_url.raw_query_string)
         told = await self.service.verify.told(
             request.match_info["j"],
             ManifestAsked(
-                asked.get("prefix", ""), asked.get("of", "revision"), readable(request, asked.get("collections")),
-                asked.get("after"), asked.get("limit", 1000),
+                asked["prefix"], asked["of"], readable(request, asked.get("collections")),
+                asked.get("after"), asked["limit"],
             ),
         )  # fmt: skip
         return await send.answer(request, told)
@@ -332,6 +320,4 @@ def caller_answer(caller: Caller) -> CallerAnswer:
 def _key(request: web.Request) -> str | None:
     """What a push that is not numbered is told from others by."""
     key = request.headers.get("Idempotency-Key")
-    if key is not None and not _KEY.fullmatch(key):
-        raise InvalidRequest([Fault("", "Idempotency-Key: 1–255 printable characters of ASCII", 255)])
-    return key
+    return None if key is None else read.key(key)

@@ -68,15 +68,20 @@ async def answer(request: web.Request, told: Answer, *, headers: Mapping[str, st
 
 def decided(request: web.Request, status: int, body: bytes) -> web.StreamResponse:
     """What a push was answered, in the bytes that were kept."""
-    media = "application/json" if status == 200 else "application/problem+json"
     if len(body) < COMPRESSED_FROM and ready.is_plain(request):
-        return ready.Ready(status, _prefix(status, media, len(body)), body)
-    return web.Response(body=body, status=status, content_type=media)
+        return ready.Ready(status, _prefix(status, len(body)), body)
+    return web.Response(body=body, status=status, headers=_of_decided(status))
 
 
 @lru_cache(maxsize=1024)
-def _prefix(status: int, media: str, size: int) -> bytes:
-    return ready.prefix(status, HTTPStatus(status).phrase, {"Content-Type": media}, size)
+def _prefix(status: int, size: int) -> bytes:
+    return ready.prefix(status, HTTPStatus(status).phrase, _of_decided(status), size)
+
+
+def _of_decided(status: int) -> dict[str, str]:
+    if status == 200:
+        return {"Content-Type": "application/json"}
+    return {"Content-Type": "application/problem+json", "Cache-Control": "no-store"}
 
 
 def finish(request: web.Request, response: web.StreamResponse, request_id: str) -> None:

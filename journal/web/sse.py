@@ -20,6 +20,7 @@ from journal.service.running import Service
 from journal.service.stream import Stream
 from journal.web import doors, send
 from journal.web import parameters as read
+from journal.web.queries import Queries
 
 PATIENCE_S = 60.0  # for a reader that takes nothing
 LONGEST_PAUSE_S = 0.05
@@ -30,9 +31,6 @@ HEADERS = {
     "Cache-Control": "no-store",
     "X-Accel-Buffering": "no",  # nginx would keep events until it has a page of them
 }
-_KNOWN: dict[str, read.Read] = {
-    "since": read.since, "collections": read.collections, "client": read.client, "ticket": read.plain
-}  # fmt: skip
 
 
 async def stream(service: Service, request: web.Request) -> web.StreamResponse:
@@ -40,7 +38,7 @@ async def stream(service: Service, request: web.Request) -> web.StreamResponse:
     journal = request.match_info["j"]
     caller, again = await _caller(service, request, journal)
     doors.admit(request, caller, "read")
-    asked = read.read(request.rel_url.raw_query_string, _KNOWN)
+    asked = Queries.stream.read(request.rel_url.raw_query_string)
     if "Last-Event-ID" in request.headers:
         asked["since"] = read.since(request.headers["Last-Event-ID"])
     if "since" not in asked:
