@@ -60,7 +60,7 @@ Result = Annotated[
             "anyOf": [
                 {"$ref": f"{COMPONENT}CompactResult"},
                 {"$ref": f"{COMPONENT}CheckResult"},
-                {"type": "object", "properties": {"detail": {"type": "string"}}, "required": ["detail"]},
+                {"type": "object", "properties": {"detail": {"type": "string"}}},
                 {"type": "null"},
             ]
         }

@@ -6,6 +6,7 @@ The document lets clients meet members that they do not know; here a member that
 import json
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,14 @@ from journal.config import Settings
 from journal.service.running import Service
 from journal.web.openapi import document
 from journal.web.routes import Routes
+from journal.wire import COMPONENT
 
 Schema = dict[str, Any]
+MOMENT = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})"
+    r"(?:\.[0-9]+)?(?:[Zz]|[+-]([0-9]{2}):?([0-9]{2}))"
+)
+HEX_UUID = re.compile(r"[0-9a-fA-F]{8}(-?)(?:[0-9a-fA-F]{4}\1){3}[0-9a-fA-F]{12}")
 EVENT = re.compile(rb"event: (\w+)\n(?:id: .*\n)?((?:data: .*\n)+)")
 
 
@@ -76,8 +83,37 @@ def bodies_conform(schema: Schema, media: str, body: bytes, *, is_whole: bool = 
             _valid(json.dumps(kinds[kind]), line)
     elif media == "application/msgpack":
         _valid(json.dumps(schema), msgspec.msgpack.decode(body))
-    elif media.endswith("json"):
+    elif media in ("application/json", "application/problem+json"):
         _valid(json.dumps(schema), json.loads(body))
+
+
+def is_moment(text: str) -> bool:
+    """Whether it is a time that requests may say: RFC 3339, also with a blank for T, and offsets without a colon."""
+    match = MOMENT.fullmatch(text)
+    if match is None:
+        return False
+    year, month, day, hour, minute, second = map(int, match.groups()[:6])
+    try:
+        datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+    except ValueError:
+        return False
+    return match[7] is None or (int(match[7]) < 24 and int(match[8]) < 60)
+
+
+def is_uuid(text: str) -> bool:
+    """Whether it is a UUID as requests may write it: with all of its hyphens, or none."""
+    return HEX_UUID.fullmatch(text) is not None
+
+
+def is_valid(shape: type[msgspec.Struct], value: object) -> bool:
+    """Whether `value` is a body of this Struct."""
+    return is_valid_by({"$ref": f"{COMPONENT}{shape.__name__}"}, value)
+
+
+def is_valid_by(schema: Schema, value: object) -> bool:
+    """Whether `value` is valid by a schema of the document."""
+    is_sound: bool = _requests(json.dumps(schema)).is_valid(value)
+    return is_sound
 
 
 def _valid(schema: str, value: object) -> None:
@@ -89,6 +125,13 @@ def _valid(schema: str, value: object) -> None:
 def _validator(schema: str) -> Any:
     whole = {**json.loads(schema), "components": _strict()}
     return jsonschema_rs.Draft202012Validator(whole, validate_formats=True)
+
+
+@cache
+def _requests(schema: str) -> Any:
+    formats = {"date-time": is_moment, "uuid": is_uuid}
+    whole = {**json.loads(schema), "components": _strict()}
+    return jsonschema_rs.Draft202012Validator(whole, validate_formats=True, formats=formats)
 
 
 @cache

@@ -5,7 +5,7 @@ The rule: a line is read as strictly as a request, and what is wrong with it is 
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import chain
 from typing import IO, Annotated, Literal, NamedTuple
@@ -103,7 +103,7 @@ def _read(line: _Line) -> CommitLine:
         except msgspec.ValidationError as error:
             wrong = faults(json.loads(line.text), CommitLine) or [Fault("", str(error))]
         else:
-            if all(map(_is_sound, commit.changes)):
+            if _is_in_calendar(commit.at) and all(map(_is_sound, commit.changes)):
                 return commit
             wrong = faults(json.loads(line.text), CommitLine) or list(_slips(commit))
     told = [f"{fault.pointer}: {fault.detail}".removeprefix(": ") for fault in wrong[:3]]
@@ -119,7 +119,17 @@ def _is_sound(change: ChangeLine) -> bool:
     )
 
 
+def _is_in_calendar(at: datetime) -> bool:
+    try:
+        at.astimezone(UTC)
+    except OverflowError:
+        return False
+    return True
+
+
 def _slips(commit: CommitLine) -> Iterator[Fault]:
+    if not _is_in_calendar(commit.at):
+        yield Fault("/at", "is beyond the years 1 to 9999 in UTC")
     for place, change in enumerate(commit.changes):
         if (slip := _slip(change)) is not None:
             yield Fault(f"/changes/{place}", slip)

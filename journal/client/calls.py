@@ -188,7 +188,7 @@ class Journal:
     def _read(self, of: type[T], body: bytes) -> T:
         try:
             return msgspec.json.decode(body, type=of)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Unreachable(self.http.url, f"what came is no answer of a journal service: {error}") from None
 
 

@@ -24,6 +24,7 @@ PIECE = 256 * 1024
 LINE_BYTES = 64 << 20
 ASKED = 3  # how often for one that is there
 PAUSES_S = (0.1, 0.5, 1.0, 2.0)  # between attempts, as long as nothing comes
+LONGEST_SIZE = 18  # digits
 Told = Callable[[int, int], None]  # bytes that are here, and of how many
 
 
@@ -130,9 +131,9 @@ async def _receive(http: Http, journal: str, path: str, headers: dict[str, str],
             if response.status == 206
             else response.headers.get("Content-Length", "0")
         )
-        if response.status not in (200, 206) or not told_size.isdecimal():
+        size = size_of(told_size)
+        if response.status not in (200, 206) or size is None:
             raise Unreachable(http.url, f"{response.status} is no snapshot")
-        size = int(told_size)
         origin = Origin(http.url, journal, path, tag, sent_in, size)
         with part.open("ab" if response.status == 206 else "wb") as file:
             if response.status != 206:
@@ -149,6 +150,11 @@ async def _receive(http: Http, journal: str, path: str, headers: dict[str, str],
     return origin
 
 
+def size_of(told: str) -> int | None:
+    """A size in bytes, as a header tells it; None where it does not, or of more bytes than there can be."""
+    return int(told) if told.isdecimal() and len(told) <= LONGEST_SIZE else None
+
+
 def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
@@ -158,7 +164,7 @@ def _begun(part: Path) -> Origin | None:
     try:
         with part.open("rb") as file:
             return _origin(file.readline(64 * 1024))
-    except (FileNotFoundError, msgspec.MsgspecError):
+    except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 

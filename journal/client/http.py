@@ -111,10 +111,11 @@ class Http:
         """
         try:
             place = self._root.join(URL(path, encoded=True))
-        except ValueError as error:
+            is_elsewhere, host = not place.absolute or place.origin() != self._root.origin(), place.host
+        except (ValueError, IndexError) as error:  # yarl's, of brackets that are nothing: test_fuzzed.py
             raise Unreachable(self.url, f"it leads to no URL: {error}") from None
-        if not place.absolute or place.origin() != self._root.origin():
-            raise Unreachable(self.url, f"it leads to {place.host}, which is not the service")
+        if is_elsewhere:
+            raise Unreachable(self.url, f"it leads to {host}, which is not the service")
         prefix = self._root.raw_path.rstrip("/")
         return (
             place if place.raw_path.startswith(prefix + "/") else place.with_path(prefix + place.raw_path, encoded=True)
@@ -197,7 +198,7 @@ def _refusal(response: aiohttp.ClientResponse, body: bytes) -> Refused:
     retry_after = int(after) if after.isdecimal() and len(after) <= LONGEST_RETRY else 0
     try:
         return Refused(status, _decode(body), retry_after)
-    except msgspec.DecodeError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         title = f"HTTP {status} {response.reason or ''}, not from a journal service"
         return Refused(status, {"title": title, "status": status}, retry_after)
 

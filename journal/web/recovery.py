@@ -30,7 +30,13 @@ from journal.wire import (
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 LONGEST_WAIT_S = 60.0
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
-_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*(\d{1,6})\s*(?:,|$)")
+_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*([0-9]{1,6})\s*(?:,|$)")
+
+
+def waits(prefer: str) -> int | None:
+    """How many seconds a requester prefers to wait (RFC 7240, section 4.3); None where it does not say."""
+    found = _WAIT.search(prefer)
+    return None if found is None else int(found[1])
 
 
 class Recovery:
@@ -208,10 +214,10 @@ class Recovery:
         operations = self.service.operations
         id_ = await operations.start(journal, kind, asked, work, by=operator(request))
         headers = {"Location": f"/v1/journals/{journal}/operations/{id_}", "Cache-Control": "no-store"}
-        prefers = _WAIT.search(request.headers.get("Prefer", ""))
-        if prefers is not None:
-            await operations.wait(id_, min(float(prefers[1]), LONGEST_WAIT_S))
-            headers["Preference-Applied"] = f"wait={prefers[1]}"
+        preferred = waits(request.headers.get("Prefer", ""))
+        if preferred is not None:
+            await operations.wait(id_, min(float(preferred), LONGEST_WAIT_S))
+            headers["Preference-Applied"] = f"wait={preferred}"
         told = await operations.one(journal, id_)
         return send.json(told, status=202 if told.state == "running" else 200, headers=headers)
 
@@ -224,7 +230,7 @@ def _number(request: web.Request) -> int:
 
 
 def _uuid(request: web.Request) -> UUID:
-    try:
-        return UUID(request.match_info["id"])
-    except ValueError:
-        raise NotFound("there is nothing of this id: it must be a UUID") from None
+    found = read.uuid(request.match_info["id"])
+    if found is None:
+        raise NotFound("there is nothing of this id: it must be a UUID")
+    return found

@@ -247,8 +247,8 @@ async def _may_go_on(request: web.Request) -> None:
 def _range(request: web.Request, tag: str, size: int) -> tuple[int, int] | None:
     """The bytes that are asked for; None where no range, more than one, or one of other bytes is."""
     unit, _, ranges = request.headers.get("Range", "").partition("=")
-    match = _ONE_RANGE.fullmatch(ranges.strip())
-    is_asked = request.method == "GET" and unit.strip() == "bytes" and match is not None
+    match = _ONE_RANGE.fullmatch(ranges.strip(" \t"))
+    is_asked = request.method == "GET" and unit.strip(" \t").lower() == "bytes" and match is not None
     if match is None or not is_asked or request.headers.get("If-Range", tag) != tag:
         return None
     first, last = match.groups()

@@ -24,6 +24,13 @@ def test_lines_are_numbered_as_an_editor_does_and_empty_ones_are_left_out() -> N
     assert [entry.number for entry in entries] == [2, 4]
 
 
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+10:00", "9999-12-31T23:59:59-10:00"])
+def test_a_time_that_is_beyond_the_calendar_in_utc_is_told_with_its_line(at: str) -> None:
+    """It was let through, and PostgreSQL's driver fell over it (tests/fuzz)."""
+    with pytest.raises(Failed, match="line 2: /at: is beyond the years 1 to 9999 in UTC"):
+        list(lines(GOOD + GOOD.replace(b"2026-03-02T08:00:00Z", at.encode())).entries())
+
+
 def test_a_line_is_the_same_only_where_all_before_it_are() -> None:
     other = GOOD.replace(b"1}", b"2}")
 
