@@ -5,7 +5,7 @@ ARGS   ?=
 BIN    := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check format bench bench-curves bench-profiles bench-peers prove prove-replicas soak schema clean anew
+.PHONY: help install run test check fuzz format bench bench-curves bench-profiles bench-peers prove prove-replicas soak schema clean anew
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ check: .installed ## style, types, layers, and that the tests reach all of the c
 	@said=$$($(BIN)/lint-imports 2>&1) || { echo "$$said"; exit 1; }; echo "$$said" | grep '^Contracts:'
 	@$(BIN)/coverage run -m pytest tests/unit
 	@$(BIN)/coverage report --skip-covered
+
+fuzz: .installed ## every parser on what nobody foresaw, 10 minutes each: make fuzz ARGS="cursors --seconds 60"
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install -q --disable-pip-version-check -e '.[fuzz]'
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 format: .installed ## the sources as `check` wants them, where a program can do it
 	@$(BIN)/ruff check --fix --show-fixes
@@ -57,7 +61,7 @@ schema: .installed ## sql/schema.sql: what the migrations add up to
 	@$(BIN)/python -m tests.dump_schema > .schema.sql && mv .schema.sql sql/schema.sql || { rm -f .schema.sql; exit 1; }
 
 clean: ## remove what the other targets made, but for your data
-	@rm -rf .venv .installed .peers .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
+	@rm -rf .venv .installed .peers .coverage .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made again when pyproject.toml changes, and when somebody removed .venv but not the stamp.
