@@ -14,6 +14,7 @@ from journal.core import digest
 from journal.core.consolidate import Fold
 from journal.core.cursor import Cursor
 from journal.service.answer import Answer, of_deltas, whole
+from journal.service.figures import Answered
 from journal.service.pages import Besides, Pages
 from journal.service.rendered import Rendered
 from journal.service.rounds import Page
@@ -33,11 +34,13 @@ class Reader:
         self.database, self.tails = database, tails
         self.rendered = Rendered(memory.answers_bytes, memory.answer_bytes)
         self.pages = Pages(database, tails, spool, memory.answer_bytes)
+        self.figures = Answered()
 
     async def deltas(self, journal: str, page: Page) -> Answer:
         """Everything since `page.since`; ResyncRequired where that cannot be had."""
         tail = await self.tails.of(journal)
         if page.until is not None or page.with_revisions:
+            self.figures.record += 1
             return await self.pages.from_record(tail, page)
         if page.wait_s == 0.0:
             return await self._up_to_the_head(tail, page)
@@ -56,6 +59,7 @@ class Reader:
 
     async def with_besides(self, journal: str, page: Page, besides: Besides) -> Answer:
         """Everything up to the head, from PostgreSQL's rows, and what else is read of the same moment."""
+        self.figures.rows += 1
         answer, _ = await self.pages.from_state(await self.tails.of(journal), page, besides)
         return answer
 
@@ -70,12 +74,15 @@ class Reader:
                 # Asked again: meanwhile the ring may have been trimmed, of which the head shows nothing.
                 own = self._from_memory(head, tail, page, number) if self._holds(tail, page) else None
                 if own is not None and tail.head is head:
+                    self.figures.folded += 1
                     return own
         # What PostgreSQL's rows said at this very head they would say again.
         state_key = (head.id, head.epoch, head.chain, head.horizon, head.turn, page.identity)
         known = self.rendered.find(state_key)
         if known is not None:
+            self.figures.kept += 1
             return known
+        self.figures.rows += 1
         answer, seen = await self.pages.from_state(tail, page)
         if (seen.epoch, seen.chain, seen.turn) == (head.epoch, head.chain, head.turn):
             self.rendered.keep(state_key, answer)
@@ -98,6 +105,9 @@ class Reader:
         if known is None:
             known = self._from_memory(head, tail, page, None) or _TOO_MUCH
             self.rendered.keep(key, known)
+            self.figures.folded += known is not _TOO_MUCH
+        else:
+            self.figures.kept += known is not _TOO_MUCH
         return None if known is _TOO_MUCH else known
 
     def _holds(self, tail: Tail, page: Page) -> bool:

@@ -6,7 +6,9 @@ back, or owed something of its own leaves, and looks for itself (service/stream.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from typing import Protocol
 from uuid import UUID
 
@@ -63,6 +65,8 @@ class Fanout:
         self.reader, self.tails, self.registry = reader, tails, registry
         self.apart = asyncio.Semaphore(APART)
         self._crowds: dict[Place, Crowd] = {}
+        self.streams = self.told = 0
+        self.called_back: Counter[str] = Counter()  # how many streams have ended with a resync, by its reason
 
     async def follow(self, stream: Follower) -> None:
         """Keep a stream that was just told its cursor up to date; returns when it is to look for itself."""
@@ -71,7 +75,7 @@ class Fanout:
         crowd = self._crowds.get(place)
         if crowd is None:
             crowd = self._crowds[place] = Crowd(self, *place)
-            crowd.task = asyncio.create_task(crowd.run())
+            crowd.task = asyncio.create_task(crowd.run(), context=Context())  # it is not of the request that began it
         await crowd.follow(stream, stream.since)
 
     def let_go(self, stream: Follower) -> None:
@@ -79,6 +83,16 @@ class Fanout:
         crowd = self._crowds.get((stream.journal, stream.collections))
         if crowd is not None:
             crowd.let_go(stream)
+
+    @property
+    def cohorts(self) -> int:
+        """How many there are that are told together."""
+        return sum(crowd.cohorts for crowd in self._crowds.values())
+
+    @property
+    def following(self) -> int:
+        """How many streams are in them: the others look for themselves."""
+        return sum(crowd.following for crowd in self._crowds.values())
 
     def over(self, crowd: "Crowd") -> None:
         """Nobody is left in it."""
@@ -95,6 +109,16 @@ class Crowd:
         self._of: dict[Follower, Cohort] = {}
         self._joined = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+
+    @property
+    def cohorts(self) -> int:
+        """How many."""
+        return len(self._cohorts)
+
+    @property
+    def following(self) -> int:
+        """How many streams are in them."""
+        return len(self._of)
 
     async def follow(self, stream: Follower, since: Cursor) -> None:
         """Until the stream is let go."""
@@ -192,6 +216,7 @@ class Crowd:
         who_asks_matters: bool,  # noqa: FBT001 — only called above
     ) -> None:
         data, cursor, before = event.data, event.cursor, cohort.members
+        there_before = len(onward.members)
         for stream in streams:
             let_go = before.get(stream)
             if let_go is None:
@@ -206,6 +231,7 @@ class Crowd:
             stream.since = cursor
             del before[stream]
             onward.members[stream], self._of[stream] = let_go, onward
+        self.fanout.told += len(onward.members) - there_before
 
     async def _called_back(self, head: Head, cohort: Cohort) -> list[Follower]:
         """Those that an operator has asked to start again since."""

@@ -45,6 +45,7 @@ class Asked(msgspec.Struct, eq=False):
     `page`: what is to be read after it, in a sync. Its cursor is judged as the base is, before anything is decided.
     `reads`, `writes`: the collections that its sender may read and write.
     `sent`: when it was sent by its sender's clock, in microseconds since 1970; `arrived`: by this process's own.
+    `recorded`: from when to when its group was being recorded, likewise; `request_id`: what it came with.
     """
 
     journal: str
@@ -64,6 +65,8 @@ class Asked(msgspec.Struct, eq=False):
     sent: int | None = None
     arrived: float = msgspec.field(default_factory=time.monotonic)
     answer: "asyncio.Future[Decided] | None" = None
+    request_id: str = ""
+    recorded: tuple[float, float] | None = None
 
     @property
     def is_repeatable(self) -> bool:
@@ -103,6 +106,8 @@ class Group:
         self._clock: tuple[int, float] | None = None  # the same moment by PostgreSQL's clock, and by this process's
         self.decided: dict[tuple[int, int, int], Decided | None] = {}
         self.decided_keys: dict[tuple[int, str], Decided] = {}
+        self.outcomes: dict[str, int] = {}
+        self.replayed = 0
         if before is not None:
             self.recording.old_atoms.update(before.recording.atoms)
             self.decided.update({push[:3]: push[3] for push in before.recording.pushes})
@@ -241,6 +246,7 @@ class Group:
         state = self.states[asked.journal]
         replay = self._replay(asked, state)
         if replay is not None:
+            self.replayed += 1
             return replay
         client = state.client(asked.client)
         if client is not None and asked.client is not None:
@@ -279,6 +285,8 @@ class Group:
             conflicts=state.last_conflict or 0,
         )
         _tellable(decision.outcomes)
+        for outcome in decision.outcomes:
+            self.outcomes[outcome.status] = self.outcomes.get(outcome.status, 0) + 1
         first = state.revision + 1 if decision.changes else None
         if decision.changes:
             self._commit(asked, state, decision, number)
@@ -356,13 +364,13 @@ class Group:
                 state.write()
         self.recording.heads = [(state.head, state.after) for state in self.states.values() if state.is_written]
 
-    async def append(self, connection: Connection) -> datetime | None:
-        """Record it; None where there was nothing to."""
+    async def append(self, connection: Connection, name: str | None = None) -> datetime | None:
+        """Record it, on a connection that is called `name` meanwhile; None where there was nothing to."""
         if not self._is_sealed:
             self.seal()
         if not self.is_locked:
             await self._confirm(connection, [state.head for state in self.states.values() if not state.is_written])
-        return None if self.recording.is_empty else await record.append(connection, self.recording)
+        return None if self.recording.is_empty else await record.append(connection, self.recording, name)
 
     async def _confirm(self, connection: Connection, untouched: list[Head]) -> None:
         """Stale where memory was behind: nothing else compares it where all was refused, unchanged or replayed."""

@@ -38,6 +38,11 @@ class Registry:
         self._is_full = asyncio.Event()
         self._writing = asyncio.Lock()
 
+    @property
+    def unwritten(self) -> int:
+        """How many sights of clients are not written yet."""
+        return len(self._seen)
+
     async def admit(self, journal: str, client: str) -> None:
         """ClientForgotten where an operator forgot it."""
         tail = await self.tails.of(journal)

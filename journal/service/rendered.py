@@ -20,6 +20,11 @@ class Rendered:
         self._answers: OrderedDict[Hashable, Answer] = OrderedDict()
         self._bytes = 0
 
+    @property
+    def bytes(self) -> int:
+        """What they take, roughly."""
+        return self._bytes
+
     def find(self, key: Hashable) -> Answer | None:
         """The answer that was kept under `key`."""
         answer = self._answers.get(key)

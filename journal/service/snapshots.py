@@ -25,11 +25,13 @@ from journal import config
 from journal.core import chain, digest
 from journal.core.cursor import Cursor
 from journal.errors import NotFound, Unavailable
+from journal.service.figures import LONG_SECONDS, Spread
 from journal.service.shared import Shared
 from journal.service.tails import Tail, Tails
 from journal.store import compaction, heads, reading
 from journal.store.database import Database
 from journal.store.heads import Head
+from journal.store.spans import span
 
 Coding = Literal["zstd", "gzip", "identity"]
 SUFFIX: dict[Coding, str] = {"zstd": ".zst", "gzip": ".gz", "identity": ""}
@@ -106,10 +108,25 @@ class Snapshots:
         self.database, self.tails, self.settings = database, tails, settings
         self.folder = folder
         self._admission = asyncio.Semaphore(settings.made_at_once)
-        self._waiting = self.readers = 0
+        self._waiting = self.readers = self.being_made = 0
+        self.seconds = Spread(LONG_SECONDS)  # that making one took
         self._kept_at: dict[tuple[int, int], float] = {}
         self._making: Shared[tuple[str, str], Snapshot] = Shared()
         self._coding: Shared[tuple[str, Snapshot, Coding], Path] = Shared()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait to be told which snapshot to take."""
+        return self._waiting
+
+    def kept(self) -> tuple[int, int]:
+        """How many files are kept, and their bytes."""
+        files = size = 0
+        for path in self.folder.glob("*/*.ndjson*"):
+            with contextlib.suppress(FileNotFoundError):
+                size += path.stat().st_size
+                files += 1
+        return files, size
 
     async def current(self, journal: str, collections: frozenset[str] | None) -> Snapshot:
         """A snapshot that is not too far behind the head: one that is there, or a new one, made for all who ask."""
@@ -257,11 +274,16 @@ class Snapshots:
         folder.mkdir(parents=True, exist_ok=True)
         async with self._admission:
             part = folder / f"{scope}-{os.getpid()}-{time.monotonic_ns()}.part"
+            began = time.monotonic()
+            self.being_made += 1
             try:
-                snapshot = await self._write(tail, collections, scope, part)
+                with span("make a snapshot"):
+                    snapshot = await self._write(tail, collections, scope, part)
+                self.seconds.add(time.monotonic() - began)
                 os.replace(part, self._path(tail.head.journal, snapshot, "zstd"))
                 return snapshot
             finally:
+                self.being_made -= 1
                 part.unlink(missing_ok=True)
 
     async def _write(self, tail: Tail, collections: frozenset[str] | None, scope: str, part: Path) -> Snapshot:

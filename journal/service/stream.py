@@ -64,11 +64,19 @@ class Stream:
 
         It leads nowhere, too, when its caller may not be told any more: then it ends with `auth`.
         """
+        self.fanout.streams += 1
+        try:
+            await self._run()
+        finally:
+            self.fanout.streams -= 1
+
+    async def _run(self) -> None:
         await self.sink.send(events.retry())
         try:
             while not self.fanout.tails.is_closing:
                 await self._look()
         except ResyncRequired as error:
+            self.fanout.called_back[error.reason] += 1
             await self.sink.send(events.resync(error))
             return
         except (Unauthenticated, Forbidden):

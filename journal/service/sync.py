@@ -5,6 +5,7 @@ became of the cursor meanwhile. Deltas and atoms are of one moment, at which wha
 answered has brought memory to where PostgreSQL's rows are (service/group.py), and rows are read after it.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 
 import msgspec
@@ -41,6 +42,7 @@ class Sync:
     def __init__(self, tails: Tails, writer: Writer, reader: Reader, verify: Verify, registry: Registry) -> None:
         self.tails, self.writer, self.reader = tails, writer, reader
         self.verify, self.registry = verify, registry
+        self.called_back: Counter[str] = Counter()  # how many told a resync beside outcomes, by its reason
 
     async def sync(self, journal: str, asked: SyncAsked, agent: str | None) -> Answer | Decided:
         """What became of the push with everything since, or, where that was a refusal, the refusal alone."""
@@ -61,6 +63,7 @@ class Sync:
         except ResyncRequired as error:
             if asked.push is None:
                 raise
+            self.called_back[error.reason] += 1
             return _answer(_encode(members | {"resync": error.problem()}))
         except ClientForgotten as error:
             if asked.push is None:

@@ -155,6 +155,16 @@ class Tails:
         self._tasks: set[asyncio.Future[None]] = set()
         self.is_closing = False
 
+    @property
+    def known(self) -> list[Tail]:
+        """All that are in memory, the least recently used first."""
+        return list(self._tails.values())
+
+    @property
+    def ring_bytes(self) -> int:
+        """What their rings take, roughly."""
+        return self._bytes
+
     async def of(self, name: str) -> Tail:
         """A journal's tail; JournalNotFound where there is none."""
         tail = self._tails.get(name)

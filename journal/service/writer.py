@@ -9,17 +9,20 @@ holds goes on in a lane of its own, so that it delays nobody else. A push that f
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from journal.config import MIB, Limits
 from journal.errors import JournalNotFound, Stale, Unavailable
+from journal.service.figures import Recorded
 from journal.service.group import Asked, Group
 from journal.service.tails import Tail, Tails
-from journal.store import record
+from journal.store import origin, record
 from journal.store.database import Database, LockBusy
 from journal.store.record import Decided
+from journal.store.spans import past
 
 GROUP_PUSHES = 512
 GROUP_CHANGES = 20_000
@@ -42,19 +45,42 @@ class Writer:
         self._held: dict[str, deque[Asked]] = {}
         self._turns = asyncio.Semaphore(TURNS)
         self._is_closing = False
+        self.figures = Recorded()
+
+    @property
+    def waiting(self) -> int:
+        """How many pushes wait for a group."""
+        return len(self._waiting) + sum(map(len, self._held.values()))
+
+    @property
+    def waiting_s(self) -> float:
+        """For how long the first of them has."""
+        first = [queue[0].arrived for queue in (self._waiting, *self._held.values()) if queue]
+        return time.monotonic() - min(first) if first else 0.0
+
+    @property
+    def lanes(self) -> int:
+        """How many journals, whose heads somebody holds, have a lane of their own."""
+        return len(self._lanes)
 
     async def push(self, asked: Asked) -> Decided:
         """Decide and record; the answer, which may be a 409, or the error that it came to."""
         if self._is_closing:
             raise Unavailable("the service is stopping")
         asked.answer = asyncio.get_running_loop().create_future()
+        asked.request_id = origin.REQUEST_ID.get("")
         held = self._held.get(asked.journal)
         if held is not None:
             held.append(asked)
         else:
             self._waiting.append(asked)
             self._wake.set()
-        return await asked.answer
+        decided = await asked.answer
+        if asked.recorded is not None:
+            began, ended = asked.recorded
+            past("wait for the group", asked.arrived, began)
+            past("record the group", began, ended)
+        return decided
 
     async def run(self) -> None:
         """Work until `close`; then what waits is finished first."""
@@ -147,6 +173,7 @@ class Writer:
         try:
             await self._settle(asked, flight=flight)
         except LockBusy:
+            self.figures.parted += 1
             for journal in dict.fromkeys(one.journal for one in asked):
                 held = self._held[journal] = deque(one for one in asked if one.journal == journal and not _done(one))
                 self._lanes[journal] = asyncio.create_task(self._lane(journal, held))
@@ -207,12 +234,17 @@ class Writer:
     async def _launch(self, flight: "_Flight") -> None:
         """Record what is decided."""
         flight.is_void = True  # until it has worked
+        began = time.monotonic()
         try:
             async with self.database.writing() as connection:
-                flight.group.publish(self.tails, await flight.group.append(connection))
+                at = await flight.group.append(connection, _name(one for one, _ in flight.group.answers))
+                flight.group.publish(self.tails, at)
         except Stale:
+            self.figures.decided_again += 1
             return  # decided again, as it is not answered
         flight.is_void = False
+        self.figures.groups_ahead += 1
+        self._count(flight.group, began)
 
     async def _record(self, asked: list[Asked], patience_s: float | None) -> None:
         """Decide a group and record it, under the lock, while its journals learn of nothing from elsewhere."""
@@ -228,7 +260,8 @@ class Writer:
 
     async def _record_locked(self, asked: list[Asked], tails: dict[str, Tail], patience_s: float | None) -> None:
         """The same under the lock, on what PostgreSQL's own rows say."""
-        async with self.database.writing() as connection, connection.transaction():
+        began = time.monotonic()
+        async with self.database.recording(_name(asked)) as connection:
             await record.lock(connection, sorted(tail.head.id for tail in tails.values()), patience_s=patience_s)
             for tail in tails.values():
                 await self.tails.refresh_locked(connection, tail)
@@ -236,6 +269,25 @@ class Writer:
             await group.take(connection, asked)
             at = await group.append(connection)
         group.publish(self.tails, at)
+        self.figures.groups_locked += 1
+        self._count(group, began)
+
+    def _count(self, group: Group, began: float) -> None:
+        """A group that was recorded, and answered."""
+        counted, ended = self.figures, time.monotonic()
+        counted.group_pushes.add(len(group.answers))
+        counted.group_seconds.add(ended - began)
+        counted.commits += len(group.recording.commits)
+        counted.changes += sum(len(commit.changes) for commit in group.recording.commits)
+        for status, times in group.outcomes.items():
+            counted.outcomes[status] += times
+        refused = 0
+        for asked, answer in group.answers:
+            asked.recorded = began, ended
+            refused += not isinstance(answer, Decided)
+        counted.answers["refused"] += refused
+        counted.answers["replayed"] += group.replayed
+        counted.answers["decided"] += len(group.answers) - refused - group.replayed
 
     async def _tails(self, asked: list[Asked], *, is_fresh: bool) -> dict[str, Tail]:
         """The journals; those that memory is behind of are looked at again, or Stale where that is not `is_fresh`."""
@@ -309,6 +361,12 @@ def _end(written: Iterable[Tail], tails: Tails) -> None:
 def _is_ahead(asked: Asked, tail: Tail) -> bool:
     """Whether it names a revision that memory does not know of."""
     return any((at if isinstance(at, int) else at.revision) > tail.head.head for at in asked.judged)
+
+
+def _name(asked: Iterable[Asked]) -> str:
+    """What a group is called: the request of its first push, and how many more there are."""
+    ids = [one.request_id for one in asked]
+    return origin.named("write", ids[0], len(ids) - 1) if ids else origin.named("write", "")
 
 
 def _done(asked: Asked) -> bool:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from journal.errors import Stale, Unavailable
-from journal.store.pooled import STARTUP, Pooled
+from journal.store import origin
+from journal.store.pooler import STARTUP, ThroughPooler
+from journal.store.spans import span
 
 if TYPE_CHECKING:
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -83,6 +85,45 @@ def connecting() -> Iterator[None]:
         raise Unavailable("PostgreSQL is away or busy") from error
 
 
+class Pooled:
+    """A pool, once it is open, and how it is used. `waiting`: who waits for a connection; `missed`: who got none."""
+
+    def __init__(self, role: str, most: int) -> None:
+        self.role, self.most = role, most
+        self.pool: Pool | None = None
+        self.waiting = self.missed = 0
+
+    @property
+    def size(self) -> int:
+        """How many connections there are."""
+        return 0 if self.pool is None else self.pool.get_size()
+
+    @property
+    def idle(self) -> int:
+        """How many of them nobody uses."""
+        return 0 if self.pool is None else self.pool.get_idle_size()
+
+    @asynccontextmanager
+    async def acquired(self) -> AsyncIterator[Connection]:
+        """A connection, to be given back."""
+        assert self.pool is not None
+        with span(f"postgresql {self.role}"):
+            self.waiting += 1
+            try:
+                with connecting():
+                    connection = await self.pool.acquire(timeout=ACQUIRE_S)
+            except Unavailable:
+                self.missed += 1
+                raise
+            finally:
+                self.waiting -= 1
+            with translated():
+                try:
+                    yield connection
+                finally:
+                    await self.pool.release(connection)
+
+
 class Database:
     """The pools of one process. `reading` answers requests, `writing` records, `operating` does what may wait.
 
@@ -94,34 +135,33 @@ class Database:
         self, dsn: str, *, reading: int, writing: int = 4, operating: int = 6, is_pooled: bool = False
     ) -> None:
         self.dsn, self.is_pooled = dsn, is_pooled
-        self._sizes = reading, writing, operating
-        self._reading: Pool | None = None
-        self._writing: Pool | None = None
-        self._operating: Pool | None = None
+        self._reading = Pooled("read", reading)
+        self._writing = Pooled("write", writing)
+        self._operating = Pooled("operate", operating)
+        self.pools = self._reading, self._writing, self._operating
 
     async def open(self) -> None:
         """Connect; Unavailable where PostgreSQL does not answer, Unusable where a pooler does that nobody named."""
-        reading, writing, operating = self._sizes
         with translated(), _unnamed_pooler():
             # A generic plan once chose a sequential scan for a page of deltas: plans are made for the values.
-            self._reading = await self._pool(reading, "read", {"plan_cache_mode": "force_custom_plan"})
+            await self._fill(self._reading, {"plan_cache_mode": "force_custom_plan"})
             # A group of several journals waits so long for a lock; then they part ways (service/writer.py).
-            self._writing = await self._pool(writing, "write", {"lock_timeout": "250ms"} | PLANNED_ONCE)
+            await self._fill(self._writing, {"lock_timeout": "250ms"} | PLANNED_ONCE)
             # An operator waits for a head that somebody holds, and takes no connection of who pushes meanwhile.
-            self._operating = await self._pool(operating, "operate", {"lock_timeout": "15s"}, least=0)
+            await self._fill(self._operating, {"lock_timeout": "15s"}, least=0)
             if not self.is_pooled:
                 await self._check_settings()
 
-    async def _pool(self, size: int, name: str, settings: dict[str, str], *, least: int = 1) -> Pool:
-        settings = {"application_name": f"journal {name}", "jit": "off", "timezone": "UTC"} | settings
+    async def _fill(self, pooled: Pooled, settings: dict[str, str], *, least: int = 1) -> None:
+        settings = {"application_name": origin.named(pooled.role, ""), "jit": "off", "timezone": "UTC"} | settings
         options: dict[str, Any] = {}
         if self.is_pooled:
             settings = {name: settings[name] for name in STARTUP}
-            options = {"connection_class": Pooled, "statement_cache_size": 0}
-        return await asyncpg.create_pool(
+            options = {"connection_class": ThroughPooler, "statement_cache_size": 0}
+        pooled.pool = await asyncpg.create_pool(
             self.dsn,
             min_size=least,
-            max_size=size,
+            max_size=pooled.most,
             timeout=ACQUIRE_S,
             command_timeout=STATEMENT_S,
             server_settings=settings,
@@ -138,23 +178,23 @@ class Database:
 
     async def close(self) -> None:
         """Close the pools; what still runs has 5 s."""
-        for pool in (self._reading, self._writing, self._operating):
-            if pool is not None:
+        for pooled in self.pools:
+            if pooled.pool is not None:
                 try:
-                    await _closed(pool)
+                    await _closed(pooled.pool)
                 except TimeoutError:
-                    pool.terminate()
+                    pooled.pool.terminate()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:
         """A connection that reads; each statement sees what is committed by then."""
-        async with _acquired(self._reading) as connection:
+        async with self._reading.acquired() as connection:
             yield connection
 
     @asynccontextmanager
     async def moment(self) -> AsyncIterator[Connection]:
         """A connection that reads, all of it as of one moment."""
-        async with self.reading() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        async with self.reading() as connection, _begun(connection, _AT_ONE_MOMENT, origin.own("read")):
             if self.is_pooled:
                 await connection.execute("set local jit = off")
             yield connection
@@ -162,26 +202,38 @@ class Database:
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[Connection]:
         """A connection that writes; each statement commits on its own."""
-        async with _acquired(self._writing) as connection:
+        async with self._writing.acquired() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def recording(self, name: str) -> AsyncIterator[Connection]:
+        """The same, all of it in one transaction of this name."""
+        async with self.writing() as connection, _begun(connection, "begin", name):
             yield connection
 
     @asynccontextmanager
     async def operating(self) -> AsyncIterator[Connection]:
         """The same for what is not a push: it may wait for a lock."""
-        async with _acquired(self._operating) as connection:
+        async with self._operating.acquired() as connection:
+            name = origin.own("operate")
+            if connection.get_settings().application_name != name:  # a round trip, where few pass
+                await connection.execute(f"set application_name = '{name}'")
             yield connection
+
+
+_AT_ONE_MOMENT = "begin isolation level repeatable read, read only"
 
 
 @asynccontextmanager
-async def _acquired(pool: "Pool | None") -> AsyncIterator[Connection]:
-    assert pool is not None
-    with connecting():
-        connection = await pool.acquire(timeout=ACQUIRE_S)
-    with translated():
-        try:
-            yield connection
-        finally:
-            await pool.release(connection)
+async def _begun(connection: Connection, begin: str, name: str) -> AsyncIterator[None]:
+    """A transaction, which is given its name by the very message that begins it."""
+    try:
+        await connection.execute(f"{begin}; set local application_name = '{name}'")
+        yield
+    except BaseException:
+        await connection.execute("rollback")
+        raise
+    await connection.execute("COMMIT")  # as asyncpg says it, which tests wait for
 
 
 _POOLER = (

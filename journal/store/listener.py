@@ -8,6 +8,7 @@ channel of their own, that tokens have changed. What is lost while the connectio
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -35,6 +36,8 @@ class Listener:
     ) -> None:
         self.dsn, self.heard, self.door_heard, self.connected = dsn, heard, door_heard, connected
         self.is_connected = False
+        self.connections = self.notifications = 0
+        self.heard_at: float | None = None  # in seconds since 1970
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -63,6 +66,7 @@ class Listener:
                 await connection.add_listener("journal", self._take)
                 await connection.add_listener("journal_door", lambda *told: self.door_heard(int(str(told[3]))))
             self.is_connected = True
+            self.connections += 1
             await self.connected()
             await closed.wait()
             _log.warning("the listening connection was lost")
@@ -70,6 +74,8 @@ class Listener:
             connection.terminate()
 
     def _take(self, connection: Any, pid: int, channel: str, payload: object) -> None:
+        self.notifications += 1
+        self.heard_at = time.time()
         for entry in str(payload).split():
             journal, _, turn = entry.partition(":")
             self.heard(int(journal), None if turn == "-" else int(turn))

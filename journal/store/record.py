@@ -182,9 +182,12 @@ async def conflicts_kept(connection: Connection, journals: Sequence[int]) -> dic
     return {row["journal_id"]: row["last"] for row in rows}
 
 
-async def append(connection: Connection, recording: Recording) -> datetime:
-    """Record it all or nothing; the time that the commits bear. Stale where a journal stands elsewhere than read."""
-    at: datetime = await connection.fetchval(QUERY["append"], *_arguments(recording))
+async def append(connection: Connection, recording: Recording, name: str | None = None) -> datetime:
+    """Record it all or nothing; the time that the commits bear. Stale where a journal stands elsewhere than read.
+
+    `name`: what the connection is called meanwhile.
+    """
+    at: datetime = await connection.fetchval(QUERY["append"], *_arguments(recording), name)
     return at
 
 

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from journal.errors import Fault, JournalGone, MethodNotAllowed, NotFound, RequestError, TooLarge, Unavailable
 from journal.service.access import Access
+from journal.store.origin import REQUEST_ID
 from journal.web import doors, send
 from journal.web.routing import Handler, Need
 
@@ -35,7 +36,7 @@ def guarded(handler: Handler, access: Access, needs: Need) -> Handler:
     async def guard(request: web.Request) -> web.StreamResponse:
         known = request.headers.get("X-Request-Id")
         request_id = known if known is not None and _ID.fullmatch(known) else f"{_process}-{next(_count):x}"
-        send.REQUEST_ID.set(request_id)  # for what is sent in pieces
+        REQUEST_ID.set(request_id)  # for what is sent in pieces, PostgreSQL and the log
         try:
             if needs not in ("nothing", "ticket"):
                 doors.admit(request, await doors.caller_of(request, access), needs)

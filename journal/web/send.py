@@ -4,7 +4,6 @@ import gzip
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
 from functools import lru_cache
 from http import HTTPStatus
 from typing import IO, Protocol
@@ -18,11 +17,11 @@ from multidict import CIMultiDict
 from journal.errors import RangeImpossible, RequestError
 from journal.service.answer import Answer
 from journal.service.snapshots import File
+from journal.store.origin import REQUEST_ID
 from journal.web import ready
 from journal.web.doors import same
 from journal.web.negotiate import Coding, coding
 
-REQUEST_ID: ContextVar[str] = ContextVar("request_id")
 COMPRESSED_FROM = 1024
 VARY = "Accept, Accept-Encoding, Authorization"
 _ONE_RANGE = re.compile(r"([0-9]{0,18})-([0-9]{0,18})")

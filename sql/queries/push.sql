@@ -48,7 +48,7 @@ select n.journal_id, n.revision, (extract(epoch from c.committed_at) * 1000000):
                       limit 1) c on c.first <= n.revision;
 
 -- Records a group: sql/functions/append.sql says what each argument is. Arrays of numbers come as the text of an
--- array, which costs the caller a tenth of what an array does.
+-- array, which costs the caller a tenth of what an array does. $53: what the connection is called meanwhile, null: as it is.
 prepare append (
   text,
   text, text, bytea[], text, bytea[],
@@ -58,7 +58,8 @@ prepare append (
   text, text, text[], text, text,
   text, text, uuid[], text,
   text, text, text, bytea[], text, text[],
-  text, text[], bytea[], text, text[]) as
+  text, text[], bytea[], text, text[],
+  text) as
 select journal.append(
   $1::json,
   $2::int[], $3::bigint[], $4, $5::bigint[], $6,
@@ -68,7 +69,9 @@ select journal.append(
   $33::int[], $34::int[], $35, $36::bigint[], $37::bigint[],
   $38::int[], $39::int[], $40, $41::bigint[],
   $42::int[], $43::int[], $44::bigint[], $45, $46::smallint[], $47,
-  $48::int[], $49, $50, $51::smallint[], $52);
+  $48::int[], $49, $50, $51::smallint[], $52)
+  from (select set_config('application_name', coalesce($53, current_setting('application_name')), true)) as named (name)
+ where named.name is not null;
 
 -- Forgets what was answered before a moment, but for each client's last push: a client keeps the highest number that is
 -- forgotten, and what its last one said (an import goes on from there).

@@ -19,7 +19,7 @@ else:
 STARTUP = ("application_name", "timezone")
 
 
-class Pooled(Base):
+class ThroughPooler(Base):
     """A connection through a pooler, opened with `statement_cache_size=0`."""
 
     def cursor(self, query: str, *args: object, prefetch: int | None = None, **options: Any) -> Any:
@@ -29,7 +29,12 @@ class Pooled(Base):
 
 class _Cursor:
     def __init__(
-        self, connection: Pooled, query: str, args: tuple[object, ...], prefetch: int | None, options: dict[str, Any]
+        self,
+        connection: ThroughPooler,
+        query: str,
+        args: tuple[object, ...],
+        prefetch: int | None,
+        options: dict[str, Any],
     ) -> None:
         self._connection, self._query, self._args = connection, query, args
         self._prefetch, self._options = prefetch, options
