@@ -1,7 +1,7 @@
 """Every setting, with what it is when nothing is said. A flag and a JOURNAL_* variable have the same name."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -88,6 +88,14 @@ class Jwt(msgspec.Struct, frozen=True, kw_only=True):
         return f"Jwt({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
 
+class Logs(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said on stderr. `access`: a line for each request."""
+
+    form: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "warning"
+    access: bool = False
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The service's settings. `spool` is a folder for snapshots and for what does not fit in memory.
 
@@ -102,9 +110,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     read_connections: int = 8
     poll_s: float = 2.0
     registry_s: float = 3.0
+    drain_s: float = 0.0
     push_kept_days: float = 30.0
     key_kept_days: float = 1.0
     limits: Limits = Limits()
     memory: Memory = Memory()
     snapshots: Snapshots = Snapshots()
     jwt: Jwt | None = None
+    logs: Logs = Logs()

@@ -5,11 +5,11 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Coroutine
-from contextlib import closing
+from contextlib import closing, nullcontext
 from importlib.resources import files
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.markup import escape
@@ -21,7 +21,7 @@ from journal.cli.imports import record
 from journal.cli.ndjson import Lines
 from journal.cli.notify import notify
 from journal.cli.options import DATA, Data, Dsn, ListenDsn
-from journal.config import Settings
+from journal.config import Logs, Settings
 from journal.core.grants import OPEN
 from journal.service.running import Service
 from journal.store import doors, heads
@@ -30,9 +30,11 @@ from journal.store.embedded import running
 from journal.web import listen
 from journal.web import workers as workers_of
 from journal.web.app import verifier
+from journal.web.logs import Json, configure
 
 Result = TypeVar("Result")
 SAMPLE = "demo"
+_log = logging.getLogger(__name__)
 _DEFAULT = Settings(dsn="", spool=Path())
 
 
@@ -99,6 +101,38 @@ def serve(
     jwt_issuer: jwts.Issuer = None,
     jwt_claim: jwts.Claim = None,
     jwt_leeway_s: jwts.LeewayS = None,
+    drain_s: Annotated[
+        float,
+        typer.Option(
+            envvar="JOURNAL_DRAIN_S",
+            metavar="SECONDS",
+            min=0,
+            help="How long it serves on after it was told to stop, while /readyz says so.",
+        ),
+    ] = _DEFAULT.drain_s,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            envvar="JOURNAL_METRICS_PORT",
+            metavar="N",
+            min=0,
+            max=65535,
+            help="Tell /metrics on this port too, to whoever asks there.",
+        ),
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(envvar="JOURNAL_METRICS_HOST", metavar="HOST", help="Where --metrics-port is.")
+    ] = "127.0.0.1",
+    log_format: Annotated[
+        Literal["text", "json"], typer.Option(envvar="JOURNAL_LOG_FORMAT", help="What stderr is for: people, programs.")
+    ] = _DEFAULT.logs.form,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        typer.Option(envvar="JOURNAL_LOG_LEVEL", help="The least that is said."),
+    ] = _DEFAULT.logs.level,
+    access_log: Annotated[
+        bool, typer.Option("--access-log", envvar="JOURNAL_ACCESS_LOG", help="A line for each request.")
+    ] = _DEFAULT.logs.access,
     sample: Annotated[
         bool,
         typer.Option("--sample", envvar="JOURNAL_SAMPLE", help=f"Load sample data into {SAMPLE}, if that is empty."),
@@ -110,11 +144,16 @@ def serve(
 
     The first Ctrl-C or SIGTERM stops it once what is being answered is answered, a second one at once.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logs = Logs(form=log_format, level=log_level, access=access_log)
+    configure(logs)
     if dsn is None and listen_dsn is not None:
         raise typer.BadParameter("--listen-dsn goes with a --dsn that leads to a pooler")
     is_alone = workers == 1
-    with say.told(), closing(_bound(host, port, is_alone=is_alone)) as listener:
+    with (
+        say.told(),
+        closing(_bound(host, port, is_alone=is_alone)) as listener,
+        nullcontext() if metrics_port is None else closing(_bound(metrics_host, metrics_port)) as metrics,
+    ):
         jwt = jwts.believed(
             secret=jwt_secret,
             jwks=jwt_jwks,
@@ -138,16 +177,22 @@ def serve(
                     push_kept_days=push_kept_days,
                     key_kept_days=key_kept_days,
                     jwt=jwt,
+                    drain_s=drain_s,
+                    logs=logs,
                 )
                 is_open = _run(_is_open(settings))
                 if is_open and not insecure:
                     _at_home(listener, dsn)
                 where = f", embedded in {data}" if is_embedded else ""
                 if is_alone:
-                    _run(listen.serve(settings, listener, started=lambda it: _greet(it, where), stopping=_stopping))
+
+                    async def greet(service: Service) -> None:
+                        await _greet(service, where, metrics)
+
+                    _run(listen.serve(settings, listener, started=greet, stopping=_stopping, metrics=metrics))
                 else:
                     where = f"{where}, {workers} workers"
-                    _run(_with_workers(settings, workers, where))
+                    _run(_with_workers(settings, workers, where, metrics))
 
         if dsn is not None:
             run(dsn, is_embedded=False)
@@ -177,23 +222,23 @@ def _at_home(listener: socket.socket, dsn: str | None) -> None:
         raise say.Failed("open", text, advice)
 
 
-async def _with_workers(settings: Settings, count: int, where: str) -> None:
+async def _with_workers(settings: Settings, count: int, where: str, metrics: socket.socket | None) -> None:
     async def greet() -> None:
         service = Service(settings, verifier(settings))  # not to serve, only to look
         await service.database.open()
         try:
             await service.access.begin()
-            await _greet(service, where)
+            await _greet(service, where, metrics)
         finally:
             await service.database.close()
 
     try:
-        await workers_of.serve(settings, count, started=greet, stopping=_stopping)
+        await workers_of.serve(settings, count, started=greet, stopping=_stopping, metrics=metrics)
     except workers_of.CannotStart:
         raise say.Failed("cannot_start", "a worker did not start", "What it says is above.") from None
 
 
-def _bound(host: str, port: int, *, is_alone: bool) -> socket.socket:
+def _bound(host: str, port: int, *, is_alone: bool = True) -> socket.socket:
     """The port: workers listen on it themselves, and it is only held for them."""
     try:
         if not is_alone:
@@ -242,10 +287,10 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
             raise typer.Exit(130) from None
 
 
-async def _greet(service: Service, where: str) -> None:
+async def _greet(service: Service, where: str, metrics: socket.socket | None) -> None:
     settings = service.settings
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
-    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}/v1"
+    url = f"{_at(host, settings.port)}/v1"
     async with service.database.reading() as connection:
         version = connection.get_server_version()
     ask = await _something_to_ask(service, url)
@@ -258,9 +303,15 @@ async def _greet(service: Service, where: str) -> None:
     ]
     if service.access.is_open:
         lines.insert(-1, "Open: whoever reaches it may do everything. `journal token create` closes it.")
+    if metrics is not None:
+        lines.insert(-1, f"Metrics, for whoever asks there: {_at(*metrics.getsockname()[:2])}/metrics")
     for line in lines:
         say.out.print(line, soft_wrap=True)
     notify("READY=1")
+
+
+def _at(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 async def _something_to_ask(service: Service, url: str) -> str:
@@ -274,4 +325,8 @@ async def _something_to_ask(service: Service, url: str) -> str:
 
 def _stopping() -> None:
     notify("STOPPING=1")
-    say.note("stopping; a second time: at once")
+    text = "stopping; a second time: at once"
+    if any(isinstance(handler.formatter, Json) for handler in logging.getLogger().handlers):
+        _log.warning(text)  # each line on stderr is for a program
+    else:
+        say.note(text)

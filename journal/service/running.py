@@ -21,6 +21,7 @@ from journal.service.fanout import Fanout
 from journal.service.journals import Journals
 from journal.service.operations import Operations
 from journal.service.operators import Operators
+from journal.service.readiness import Readiness
 from journal.service.registry import Registry
 from journal.service.resync import Resync
 from journal.service.snapshots import Snapshots
@@ -64,6 +65,7 @@ class Service:
         self.conflicts = Conflicts(self.database, self.tails, limits)
         self.operators = Operators(self.database, self.tails)
         self.watch = Watch(listen_dsn or settings.dsn, self.tails, self.access, poll_s=settings.poll_s)
+        self.readiness = Readiness(self.database, self.watch)
 
     async def tidy(self) -> None:
         """Every now and then: forget old answers, remove old snapshots."""

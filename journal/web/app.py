@@ -8,28 +8,37 @@ from aiohttp import web
 from journal.config import Settings
 from journal.service.running import Service, running
 from journal.web.doors import ACCESS
+from journal.web.logs import accessed
+from journal.web.metrics import Alone, Gathering, Metrics
 from journal.web.middleware import guarded, nowhere
 from journal.web.routes import Routes
+from journal.web.routing import Handler
 
 if TYPE_CHECKING:
     from journal.web.jwt import Verifier
 
+NOWHERE = "none"  # the route of what has none
 SERVICE = web.AppKey("service", Service)
 LINE_BYTES = 65_536  # of a request: a URL names collections, and its cursor names them once more, quoted
 
 
-def application(settings: Settings) -> web.Application:
-    """The application of one process."""
+def application(settings: Settings, gathering: Gathering | None = None) -> web.Application:
+    """The application of one process. `gathering`: how it comes by the figures of others, where there are others."""
     app = web.Application(client_max_size=settings.limits.body_bytes)
     believing = verifier(settings)
     service = Service(settings, believing)
+    metrics = Metrics(service, gathering or Alone())
     app[SERVICE], app[ACCESS] = service, service.access
-    for route in Routes(service).table():
+
+    def around(method: str, path: str, handler: Handler) -> Handler:
+        handler = metrics.counted(method, path, handler)
+        return accessed(method, path, handler) if settings.logs.access else handler
+
+    for route in Routes(service, metrics.table()).table():
         handler = guarded(route.handler, service.access, route.needs)
-        app.router.add_route(route.method, route.path, handler)
-        if route.method == "GET":
-            app.router.add_route("HEAD", route.path, handler)
-    app.router.add_route("*", "/{path:.*}", guarded(nowhere, service.access, "nothing"))
+        for method in (route.method, "HEAD") if route.method == "GET" else (route.method,):
+            app.router.add_route(method, route.path, around(method, route.path, handler))
+    app.router.add_route("*", "/{path:.*}", around("*", NOWHERE, guarded(nowhere, service.access, "nothing")))
     app.on_shutdown.append(_wake)
     if believing is not None:
         app.cleanup_ctx.append(lambda _: believing.running())

@@ -10,13 +10,14 @@ import gc
 import resource
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
 
 from journal.config import Settings
 from journal.service.running import Service
 from journal.web.app import LINE_BYTES, SERVICE, application
+from journal.web.metrics import Alone, Gathering, apart
 
 GRACE_S = 20.0
 BACKLOG = 1024
@@ -50,18 +51,42 @@ async def serve(
     *,
     started: Callable[[Service], Awaitable[None]],
     stopping: Callable[[], None],
+    gathering: Gathering | None = None,
+    metrics: socket.socket | None = None,
 ) -> None:
-    """Serve until a signal of STOPPING; CancelledError if it was told so twice."""
+    """Serve until a signal of STOPPING; CancelledError if it was told so twice.
+
+    `gathering`: how it comes by the figures of others, if there are; `metrics`: where to tell them to whoever asks.
+    """
     told = told_to_stop(stopping)
     _allow_files()
-    app = application(settings)
+    gathering = gathering or Alone()
+    app = application(settings, gathering)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE_S, max_line_size=LINE_BYTES)
     await runner.setup()
     try:
-        await web.SockSite(runner, listener, backlog=BACKLOG).start()
-        _collect_seldom()
-        await started(app[SERVICE])
-        await told.wait()
+        async with telling(metrics, gathering):
+            await web.SockSite(runner, listener, backlog=BACKLOG).start()
+            _collect_seldom()
+            await started(app[SERVICE])
+            await told.wait()
+            app[SERVICE].readiness.is_stopping = True
+            await asyncio.sleep(settings.drain_s)  # whoever looks at /readyz sends nobody any more
+    finally:
+        await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def telling(port: socket.socket | None, gathering: Gathering) -> AsyncIterator[None]:
+    """While the metrics can be had on a port of their own, if there is one."""
+    if port is None:
+        yield
+        return
+    runner = web.AppRunner(apart(gathering), access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, port).start()
+        yield
     finally:
         await runner.cleanup()
 

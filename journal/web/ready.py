@@ -38,6 +38,11 @@ class Ready(web.StreamResponse):
         self._writer: AbstractStreamWriter | None = None
 
     @property
+    def size(self) -> int:
+        """The bytes of its body."""
+        return len(self._content)
+
+    @property
     def keep_alive(self) -> bool:
         """Always: see `is_plain`."""
         return True

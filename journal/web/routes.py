@@ -1,7 +1,7 @@
 """Routes: every call of the protocol, and what answers it."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from urllib.parse import quote
@@ -23,6 +23,7 @@ from journal.service.verify import DigestAsked, ManifestAsked
 from journal.web import bodies, negotiate, send, sse
 from journal.web import parameters as read
 from journal.web.doors import CALLER, REACH, admit, caller_of, operator, readable
+from journal.web.health import Health
 from journal.web.openapi import Described
 from journal.web.pages import DOCS, Pages
 from journal.web.queries import Queries
@@ -34,10 +35,10 @@ POLICIES: tuple[Policy, ...] = ("server", "merge", "client", "newest", "both")
 
 
 class Routes:
-    """The handlers, on a service."""
+    """The handlers, on a service. `more`: routes besides, whose handlers are elsewhere."""
 
-    def __init__(self, service: Service) -> None:
-        self.service = service
+    def __init__(self, service: Service, more: Iterable[Route] = ()) -> None:
+        self.service, self.more = service, list(more)
         self.limits = service.settings.limits
         self.queries = Queries(self.limits)
 
@@ -68,6 +69,8 @@ class Routes:
             Route("GET", f"{J}/manifest", self.manifest, "read"),
             Route("POST", f"{J}/lookup", self.lookup, "read"),
             *Recovery(self.service).table(),
+            *Health(self.service.readiness).table(),
+            *self.more,
             *pages.table(),
         ]
         return Described(self.limits).beside(routes, pages.answer(DOCS))

@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.typedefs import LooseHeaders
 from multidict import CIMultiDict
 
-from journal.errors import RangeImpossible, RequestError
+from journal.errors import RangeImpossible, RequestError, ResyncRequired
 from journal.service.answer import Answer
 from journal.service.snapshots import File
 from journal.store.origin import REQUEST_ID
@@ -23,6 +23,7 @@ from journal.web.doors import same
 from journal.web.negotiate import Coding, coding
 
 COMPRESSED_FROM = 1024
+REASON = web.ResponseKey("reason", str)  # of a 410
 VARY = "Accept, Accept-Encoding, Authorization"
 _ONE_RANGE = re.compile(r"([0-9]{0,18})-([0-9]{0,18})")
 _NONE: dict[str, str] = {}
@@ -37,12 +38,15 @@ def json(body: object, *, status: int = 200, headers: LooseHeaders | None = None
 
 def problem(error: RequestError, headers: dict[str, str] | None = None) -> web.Response:
     """What went wrong, as RFC 9457 has it."""
-    return web.Response(
+    response = web.Response(
         body=_encode(error.problem()),
         status=error.status,
         content_type="application/problem+json",
         headers={"Cache-Control": "no-store"} | error.headers() | (headers or {}),
     )
+    if isinstance(error, ResyncRequired):
+        response[REASON] = error.reason  # for who counts them
+    return response
 
 
 async def answer(request: web.Request, told: Answer, *, headers: Mapping[str, str] = _NONE) -> web.StreamResponse:

@@ -1,11 +1,12 @@
 """A worker: one of several processes that listen on the same port (journal/web/workers.py starts them).
 
 `python -m journal.web.worker` reads its settings from the first line of its standard input, prints a line when it
-serves, and stops as on SIGTERM when that input ends: a worker does not outlive who started it.
+serves, and stops as on SIGTERM when that input ends: a worker does not outlive who started it. In between figures go
+both ways (journal/web/gathered.py).
 """
 
 import asyncio
-import logging
+import contextlib
 import os
 import signal
 import sys
@@ -16,7 +17,9 @@ import msgspec
 
 from journal.config import Settings
 from journal.service.running import Service
+from journal.web.gathered import Member
 from journal.web.listen import bound, serve
+from journal.web.logs import configure
 
 READY = b"ready\n"
 
@@ -37,30 +40,35 @@ def _path(kind: type, value: Any) -> Any:
 
 async def work(settings: Settings) -> None:
     """Serve until told to stop, or until nobody is there any more to tell."""
-    ended = asyncio.create_task(_input_ends())
+    loop = asyncio.get_running_loop()
+    up, _ = await loop.connect_write_pipe(asyncio.Protocol, sys.stdout)
+    member = Member(up.write)
+    listening = asyncio.create_task(_listen(member))
+
+    async def say_so(_: Service) -> None:
+        up.write(READY)
+
     try:
         listener = bound(settings.host, settings.port, is_shared=True)
-        await serve(settings, listener, started=_say_so, stopping=lambda: None)
+        await serve(settings, listener, started=say_so, stopping=lambda: None, gathering=member)
     finally:
-        ended.cancel()
+        listening.cancel()
+        up.close()
 
 
-async def _say_so(_: Service) -> None:
-    os.write(1, READY)
-
-
-async def _input_ends() -> None:
+async def _listen(member: Member) -> None:
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    await reader.read()
+    with contextlib.suppress(ValueError):  # whatever comes that is no message
+        await member.listen(reader)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> None:
     """Be a worker."""
-    logging.basicConfig(level=logging.WARNING, format=f"%(levelname)s %(name)s [{os.getpid()}]: %(message)s")
     settings = heard(sys.stdin.buffer.readline())
+    configure(settings.logs, is_worker=True)
     try:
         import uvloop
     except ImportError:  # it is not for Windows

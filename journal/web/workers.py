@@ -7,13 +7,15 @@ any of them answers what any has recorded. A worker that dies takes its own requ
 import asyncio
 import contextlib
 import logging
+import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
 
 from journal.config import Settings
 from journal.web import worker
-from journal.web.listen import GRACE_S, told_to_stop
+from journal.web.gathered import Hub
+from journal.web.listen import GRACE_S, telling, told_to_stop
 
 START_S = 60.0
 QUICK_DEATH_S = 10.0
@@ -32,20 +34,24 @@ async def serve(
     *,
     started: Callable[[], Awaitable[None]],
     stopping: Callable[[], None],
+    metrics: socket.socket | None = None,
 ) -> None:
     """Serve with `count` workers until a signal of listen.STOPPING; CancelledError if it was told so twice.
 
-    The port is the caller's, bound and not listened on. CannotStart where one of the first workers does not come up.
+    The port is the caller's, bound and not listened on; `metrics`: another, to tell figures on. CannotStart where one
+    of the first workers does not come up.
     """
     told = told_to_stop(stopping)
-    slots = [_Slot(settings, told) for _ in range(count)]
+    hub = Hub(count)
+    slots = [_Slot(settings, told, hub, place) for place in range(count)]
     try:
         await asyncio.gather(*(slot.start() for slot in slots))
-        await started()
-        async with asyncio.TaskGroup() as tasks:
-            for slot in slots:
-                tasks.create_task(slot.keep())
-            await told.wait()
+        async with telling(metrics, hub):
+            await started()
+            async with asyncio.TaskGroup() as tasks:
+                for slot in slots:
+                    tasks.create_task(slot.keep())
+                await told.wait()
     finally:
         for slot in slots:
             slot.kill()
@@ -54,8 +60,10 @@ async def serve(
 class _Slot:
     """One place for a worker, and the process that has it."""
 
-    def __init__(self, settings: Settings, told: asyncio.Event) -> None:
+    def __init__(self, settings: Settings, told: asyncio.Event, hub: Hub, place: int) -> None:
         self.settings, self.told = settings, told
+        self._hub, self._place = hub, place
+        self._linked: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -74,6 +82,7 @@ class _Slot:
         async with asyncio.timeout(START_S):
             if await process.stdout.readline() != worker.READY:
                 raise CannotStart
+        self._linked = asyncio.create_task(self._hub.listen(self._place, process))
 
     async def keep(self) -> None:
         """See to it that there is one, until told to stop; then see it off."""
@@ -112,7 +121,7 @@ class _Slot:
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GRACE_S + 10):
+            async with asyncio.timeout(self.settings.drain_s + GRACE_S + 10):
                 await self._process.wait()
 
     def kill(self) -> None:

@@ -135,6 +135,8 @@ PLANS = {
     "head_by_name('j7')": {"journal_name_key", "head_pkey"},
     "head_by_id(7)": {"head_pkey"},
     "turns(array[7, 8])": {"head_pkey"},
+    "furthest_behind(array[7, 8], 10, 100, 86400)": {"head_pkey", "registry_lag", "commit_pkey"},
+    "in_recovery": set(),
     "chain_at(7, 500)": {"commit_pkey"},
     "commits_after(7, 9900, 4096)": {"commit_pkey"},
     "changes_between(7, 9900, 10000)": {"change_pkey"},

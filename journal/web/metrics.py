@@ -1,0 +1,231 @@
+"""Metrics: what is counted of requests, and `/metrics`, the figures of all processes in the form that Prometheus reads.
+
+The rule: a scrape of any process tells of all, each with the worker that it is of. Added up they would go back where a
+worker dies, and Prometheus would take that for the whole beginning anew.
+"""
+
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Protocol
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+
+from journal.errors import RequestError
+from journal.service.figures import SECONDS, Spread
+from journal.service.measures import CATALOGUE, JOINT, Family, Measures, Sheet
+from journal.service.running import Service
+from journal.web import parameters as read
+from journal.web import send
+from journal.web.routing import Handler, J, Route
+
+STREAM, DELTAS = f"{J}/stream", f"{J}/deltas"
+GONE = 499  # the client went away before it was answered
+
+
+class Told(msgspec.Struct):
+    """What one process says of itself; `worker` None: what is the same whoever says it. `families` None: nothing."""
+
+    worker: str | None
+    families: list[Family] | None
+
+
+Tell = Callable[[bool], Awaitable[list[Family]]]
+"""What a process says: of itself, or what is the same whoever says it."""
+
+
+class Gathering(Protocol):
+    """How a process comes by what all say."""
+
+    def begin(self, tell: Tell) -> None:
+        """From now on this process can be asked."""
+        ...
+
+    async def all(self) -> list[Told]:
+        """What each says."""
+        ...
+
+
+class Alone:
+    """One process is all."""
+
+    def __init__(self) -> None:
+        self._tell: Tell | None = None
+
+    def begin(self, tell: Tell) -> None:
+        """From now on it can be asked."""
+        self._tell = tell
+
+    async def all(self) -> list[Told]:
+        """What it says."""
+        assert self._tell is not None
+        return [Told("0", await self._tell(False)), Told(None, await self._tell(True))]  # noqa: FBT003
+
+
+class Seen:
+    """The requests of one method and route."""
+
+    __slots__ = ("method", "route", "seconds", "statuses")
+
+    def __init__(self, method: str, route: str, bounds: Sequence[float] = SECONDS) -> None:
+        self.method, self.route = method, route
+        self.statuses: Counter[int] = Counter()
+        self.seconds = Spread(bounds)
+
+
+class Metrics:
+    """What one process counts of requests, and tells together with what its parts count."""
+
+    def __init__(self, service: Service, gathering: Gathering) -> None:
+        self.service, self.gathering = service, gathering
+        self.measures = Measures(service)
+        self.called_back: Counter[str] = Counter()
+        self._seen: list[Seen] = []
+        self._process = ProcessCollector(registry=None)
+        gathering.begin(self._tell)
+
+    def table(self) -> list[Route]:
+        """The route."""
+        return [Route("GET", "/metrics", self.metrics, "service")]
+
+    async def metrics(self, request: web.Request) -> web.StreamResponse:
+        """GET /metrics: what can be watched, of all processes."""
+        read.read(request.rel_url.raw_query_string, {})
+        return response(request, await self.gathering.all())
+
+    def counted(self, method: str, path: str, handler: Handler) -> Handler:
+        """The handler, with its requests counted."""
+        seen = self._new(method, path)
+        if path == STREAM:
+            return self._counting(seen, handler)
+        timing = self._timing(seen, handler)
+        if path != DELTAS:
+            return timing
+        waiting = self._timing(self._new(method, f"{path}?wait"), handler)
+
+        async def whichever(request: web.Request) -> web.StreamResponse:
+            return await (waiting if "wait=" in request.rel_url.raw_query_string else timing)(request)
+
+        return whichever
+
+    def _new(self, method: str, path: str) -> Seen:
+        seen = Seen(method, path)
+        self._seen.append(seen)
+        return seen
+
+    def _timing(self, seen: Seen, handler: Handler) -> Handler:
+        statuses, seconds, called_back = seen.statuses, seen.seconds, self.called_back
+        bounds, counts, clock = seconds.bounds, seconds.counts, time.perf_counter
+
+        async def timed(request: web.Request) -> web.StreamResponse:
+            status, began = GONE, clock()
+            try:
+                response = await handler(request)
+                status = response.status
+                if status == 410:
+                    called_back[response.get(send.REASON, "")] += 1
+                return response
+            finally:
+                took = clock() - began
+                counts[bisect_left(bounds, took)] += 1
+                seconds.total += took
+                statuses[status] += 1
+
+        return timed
+
+    def _counting(self, seen: Seen, handler: Handler) -> Handler:
+        """Without how long it took: a stream takes as long as its reader likes."""
+
+        async def counted(request: web.Request) -> web.StreamResponse:
+            status = GONE
+            try:
+                response = await handler(request)
+                status = response.status
+                return response
+            finally:
+                seen.statuses[status] += 1
+
+        return counted
+
+    async def _tell(self, is_common: bool) -> list[Family]:  # noqa: FBT001
+        if is_common:
+            return await self.measures.common()
+        sheet = Sheet()
+        self.measures.own(sheet)
+        for seen in self._seen:
+            for status, times in seen.statuses.items():
+                sheet.say("journal_http_requests", times, method=seen.method, route=seen.route, status=str(status))
+            if any(seen.seconds.counts):
+                sheet.spread("journal_http_request_seconds", seen.seconds, method=seen.method, route=seen.route)
+        for reason, times in (
+            self.called_back + self.service.fanout.called_back + self.service.sync.called_back
+        ).items():
+            sheet.say("journal_resyncs", times, reason=reason)
+        process = [_family(one) for one in self._process.collect()]
+        return [*sheet.families, *process]
+
+
+def response(request: web.BaseRequest, told: Sequence[Told]) -> web.Response:
+    """What was told, in the form that the requester reads."""
+    encode, media = choose_encoder(request.headers.get("Accept", ""))
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collected(_joined(told)))
+    return web.Response(body=encode(registry), headers={"Content-Type": media, "Cache-Control": "no-store"})
+
+
+def apart(gathering: Gathering) -> web.Application:
+    """The application of a port that has nothing but the metrics, and asks nobody who they are."""
+
+    async def metrics(request: web.Request) -> web.Response:
+        try:
+            return response(request, await gathering.all())
+        except RequestError as error:
+            return send.problem(error)
+
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    return app
+
+
+class _Collected:
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+def _joined(told: Sequence[Told]) -> list[Metric]:
+    """The families of all, each sample with the worker that it is of."""
+    metrics: dict[str, Metric] = {}
+    joint: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+
+    def metric(family: Family) -> Metric:
+        return metrics.setdefault(family.name, Metric(family.name, family.tells, family.kind))
+
+    up = Family("journal_worker_up", *CATALOGUE["journal_worker_up"], [])
+    for one in told:
+        if one.worker is not None:
+            metric(up).add_sample(up.name, {"worker": one.worker}, float(one.families is not None))
+        for family in one.families or ():
+            found = metric(family)
+            for suffix, labels, value in family.samples:
+                if family.name in JOINT:
+                    key = family.name, tuple(labels.items())
+                    joint[key] = max(joint.get(key, value), value)
+                else:
+                    more = {} if one.worker is None else {"worker": one.worker}
+                    found.add_sample(family.name + suffix, labels | more, value)
+    for (name, named), value in joint.items():
+        metrics[name].add_sample(name, dict(named), value)
+    return list(metrics.values())
+
+
+def _family(metric: Metric) -> Family:
+    samples = [(one.name.removeprefix(metric.name), one.labels, one.value) for one in metric.samples]
+    return Family(metric.name, metric.type, metric.documentation, samples)
