@@ -118,3 +118,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     snapshots: Snapshots = Snapshots()
     jwt: Jwt | None = None
     logs: Logs = Logs()
+    trace_to: str | None = None

@@ -18,6 +18,7 @@ from aiohttp import web
 from journal.config import Settings
 from journal.service.running import Service
 from journal.web.app import LINE_BYTES, SERVICE, application
+from journal.web.tracing import Tracing
 from tests.bouncer import bouncing
 from tests.conforming import conforms
 from tests.role import as_service
@@ -110,7 +111,7 @@ class Harness:
 
 
 @asynccontextmanager
-async def serving(dsn: str, folder: Path, **settings: Any) -> AsyncIterator[Harness]:
+async def serving(dsn: str, folder: Path, *, tracing: Tracing | None = None, **settings: Any) -> AsyncIterator[Harness]:
     """The service on a database, in this process, on a free port of the loopback.
 
     JOURNAL_TEST_POOLER=pgbouncer: through PgBouncer.
@@ -122,7 +123,7 @@ async def serving(dsn: str, folder: Path, **settings: Any) -> AsyncIterator[Harn
         if os.environ.get("JOURNAL_TEST_POOLER") == "pgbouncer" and "listen_dsn" not in settings:
             settings["listen_dsn"] = to
             to = await stack.enter_async_context(bouncing(dsn, size=20))
-        app = application(msgspec.structs.replace(Settings(dsn=to, spool=spool), **settings))
+        app = application(msgspec.structs.replace(Settings(dsn=to, spool=spool), **settings), tracing=tracing)
         runner = web.AppRunner(app, max_line_size=LINE_BYTES)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from contextlib import closing, nullcontext
 from importlib.resources import files
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -133,6 +134,14 @@ def serve(
     access_log: Annotated[
         bool, typer.Option("--access-log", envvar="JOURNAL_ACCESS_LOG", help="A line for each request.")
     ] = _DEFAULT.logs.access,
+    trace_to: Annotated[
+        str | None,
+        typer.Option(
+            envvar="JOURNAL_TRACE_TO",
+            metavar="URL",
+            help="Send spans to this OpenTelemetry collector (OTLP over HTTP); needs the extra otel.",
+        ),
+    ] = None,
     sample: Annotated[
         bool,
         typer.Option("--sample", envvar="JOURNAL_SAMPLE", help=f"Load sample data into {SAMPLE}, if that is empty."),
@@ -148,6 +157,11 @@ def serve(
     configure(logs)
     if dsn is None and listen_dsn is not None:
         raise typer.BadParameter("--listen-dsn goes with a --dsn that leads to a pooler")
+    if trace_to is not None and not _can_trace():
+        with say.told():
+            raise say.Failed(
+                "cannot_trace", "--trace-to needs OpenTelemetry", "pip install 'revision-journal[otel]' brings it."
+            )
     is_alone = workers == 1
     with (
         say.told(),
@@ -179,6 +193,7 @@ def serve(
                     jwt=jwt,
                     drain_s=drain_s,
                     logs=logs,
+                    trace_to=trace_to,
                 )
                 is_open = _run(_is_open(settings))
                 if is_open and not insecure:
@@ -321,6 +336,13 @@ async def _something_to_ask(service: Service, url: str) -> str:
         return f"curl {bearer}-X PUT {url}/journals/first"
     head = await heads.head_by_name(service.database, SAMPLE) or (await service.journals.tail(names[0])).head
     return f"curl {bearer}'{url}/journals/{head.journal}/deltas?since={max(head.head - 12, 0)}'"
+
+
+def _can_trace() -> bool:
+    try:
+        return find_spec("opentelemetry.exporter.otlp.proto.http") is not None
+    except ModuleNotFoundError:  # not even what is above it is there
+        return False
 
 
 def _stopping() -> None:

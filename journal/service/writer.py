@@ -12,6 +12,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from journal.config import MIB, Limits
@@ -238,13 +239,12 @@ class Writer:
         try:
             async with self.database.writing() as connection:
                 at = await flight.group.append(connection, _name(one for one, _ in flight.group.answers))
-                flight.group.publish(self.tails, at)
+                self._publish(flight.group, at, began)
         except Stale:
             self.figures.decided_again += 1
             return  # decided again, as it is not answered
         flight.is_void = False
         self.figures.groups_ahead += 1
-        self._count(flight.group, began)
 
     async def _record(self, asked: list[Asked], patience_s: float | None) -> None:
         """Decide a group and record it, under the lock, while its journals learn of nothing from elsewhere."""
@@ -268,12 +268,11 @@ class Writer:
             group = Group(self.limits, tails, is_locked=True)
             await group.take(connection, asked)
             at = await group.append(connection)
-        group.publish(self.tails, at)
+        self._publish(group, at, began)
         self.figures.groups_locked += 1
-        self._count(group, began)
 
-    def _count(self, group: Group, began: float) -> None:
-        """A group that was recorded, and answered."""
+    def _publish(self, group: Group, at: datetime | None, began: float) -> None:
+        """Count a group that was recorded, and answer it."""
         counted, ended = self.figures, time.monotonic()
         counted.group_pushes.add(len(group.answers))
         counted.group_seconds.add(ended - began)
@@ -288,6 +287,7 @@ class Writer:
         counted.answers["refused"] += refused
         counted.answers["replayed"] += group.replayed
         counted.answers["decided"] += len(group.answers) - refused - group.replayed
+        group.publish(self.tails, at)
 
     async def _tails(self, asked: list[Asked], *, is_fresh: bool) -> dict[str, Tail]:
         """The journals; those that memory is behind of are looked at again, or Stale where that is not `is_fresh`."""

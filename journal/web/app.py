@@ -1,6 +1,8 @@
 """The application: the service behind its routes, started and stopped in order."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -13,6 +15,7 @@ from journal.web.metrics import Alone, Gathering, Metrics
 from journal.web.middleware import guarded, nowhere
 from journal.web.routes import Routes
 from journal.web.routing import Handler
+from journal.web.tracing import Tracing, to
 
 if TYPE_CHECKING:
     from journal.web.jwt import Verifier
@@ -22,8 +25,15 @@ SERVICE = web.AppKey("service", Service)
 LINE_BYTES = 65_536  # of a request: a URL names collections, and its cursor names them once more, quoted
 
 
-def application(settings: Settings, gathering: Gathering | None = None) -> web.Application:
-    """The application of one process. `gathering`: how it comes by the figures of others, where there are others."""
+def application(
+    settings: Settings, gathering: Gathering | None = None, tracing: Tracing | None = None
+) -> web.Application:
+    """The application of one process. `gathering`: how it comes by the figures of others, where there are others.
+
+    `tracing`: where spans go; else where the settings say.
+    """
+    if tracing is None and settings.trace_to is not None:
+        tracing = to(settings.trace_to)
     app = web.Application(client_max_size=settings.limits.body_bytes)
     believing = verifier(settings)
     service = Service(settings, believing)
@@ -32,6 +42,8 @@ def application(settings: Settings, gathering: Gathering | None = None) -> web.A
 
     def around(method: str, path: str, handler: Handler) -> Handler:
         handler = metrics.counted(method, path, handler)
+        if tracing is not None:
+            handler = tracing.traced(method, path, handler)
         return accessed(method, path, handler) if settings.logs.access else handler
 
     for route in Routes(service, metrics.table()).table():
@@ -43,6 +55,8 @@ def application(settings: Settings, gathering: Gathering | None = None) -> web.A
     if believing is not None:
         app.cleanup_ctx.append(lambda _: believing.running())
     app.cleanup_ctx.append(_run)
+    if tracing is not None:
+        app.on_cleanup.append(partial(_sent, tracing))
     return app
 
 
@@ -53,6 +67,10 @@ def verifier(settings: Settings) -> "Verifier | None":
     from journal.web.jwt import Verifier  # cryptography takes 40 ms to load: only where it is needed
 
     return Verifier(settings.jwt)
+
+
+async def _sent(tracing: Tracing, _: web.Application) -> None:
+    await asyncio.to_thread(tracing.close)
 
 
 async def _run(app: web.Application) -> AsyncIterator[None]:

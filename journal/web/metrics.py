@@ -6,7 +6,7 @@ worker dies, and Prometheus would take that for the whole beginning anew.
 
 import time
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
@@ -67,15 +67,15 @@ class Alone:
         return [Told("0", await self._tell(False)), Told(None, await self._tell(True))]  # noqa: FBT003
 
 
-class Seen:
-    """The requests of one method and route."""
+class Seen(Spread):
+    """The requests of one method and route: how long they took, and their statuses."""
 
-    __slots__ = ("method", "route", "seconds", "statuses")
+    __slots__ = ("method", "route", "statuses")
 
-    def __init__(self, method: str, route: str, bounds: Sequence[float] = SECONDS) -> None:
+    def __init__(self, method: str, route: str) -> None:
+        super().__init__(SECONDS)
         self.method, self.route = method, route
-        self.statuses: Counter[int] = Counter()
-        self.seconds = Spread(bounds)
+        self.statuses: dict[int, int] = defaultdict(int)
 
 
 class Metrics:
@@ -103,24 +103,17 @@ class Metrics:
         seen = self._new(method, path)
         if path == STREAM:
             return self._counting(seen, handler)
-        timing = self._timing(seen, handler)
-        if path != DELTAS:
-            return timing
-        waiting = self._timing(self._new(method, f"{path}?wait"), handler)
-
-        async def whichever(request: web.Request) -> web.StreamResponse:
-            return await (waiting if "wait=" in request.rel_url.raw_query_string else timing)(request)
-
-        return whichever
+        waiting = self._new(method, f"{path}?wait") if path == DELTAS else None
+        return self._timing(seen, waiting, handler)
 
     def _new(self, method: str, path: str) -> Seen:
         seen = Seen(method, path)
         self._seen.append(seen)
         return seen
 
-    def _timing(self, seen: Seen, handler: Handler) -> Handler:
-        statuses, seconds, called_back = seen.statuses, seen.seconds, self.called_back
-        bounds, counts, clock = seconds.bounds, seconds.counts, time.perf_counter
+    def _timing(self, seen: Seen, waiting: Seen | None, handler: Handler) -> Handler:
+        """With how long it took; `waiting`: where those go that wait for news, which take as long as there is none."""
+        called_back, clock = self.called_back, time.perf_counter
 
         async def timed(request: web.Request) -> web.StreamResponse:
             status, began = GONE, clock()
@@ -132,9 +125,10 @@ class Metrics:
                 return response
             finally:
                 took = clock() - began
-                counts[bisect_left(bounds, took)] += 1
-                seconds.total += took
-                statuses[status] += 1
+                to = seen if waiting is None or "wait=" not in request.rel_url.raw_query_string else waiting
+                to.counts[bisect_left(SECONDS, took)] += 1  # Spread.add, without a call: polls are a few of these long
+                to.total += took
+                to.statuses[status] += 1
 
         return timed
 
@@ -160,8 +154,8 @@ class Metrics:
         for seen in self._seen:
             for status, times in seen.statuses.items():
                 sheet.say("journal_http_requests", times, method=seen.method, route=seen.route, status=str(status))
-            if any(seen.seconds.counts):
-                sheet.spread("journal_http_request_seconds", seen.seconds, method=seen.method, route=seen.route)
+            if any(seen.counts):
+                sheet.spread("journal_http_request_seconds", seen, method=seen.method, route=seen.route)
         for reason, times in (
             self.called_back + self.service.fanout.called_back + self.service.sync.called_back
         ).items():
