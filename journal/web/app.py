@@ -11,7 +11,7 @@ from journal.config import Settings
 from journal.service.running import Service, running
 from journal.web.doors import ACCESS
 from journal.web.logs import accessed
-from journal.web.metrics import Alone, Gathering, Metrics
+from journal.web.metrics import GATHERING, Alone, Gathering, Metrics
 from journal.web.middleware import guarded, nowhere
 from journal.web.routes import Routes
 from journal.web.routing import Handler
@@ -37,8 +37,9 @@ def application(
     app = web.Application(client_max_size=settings.limits.body_bytes)
     believing = verifier(settings)
     service = Service(settings, believing)
-    metrics = Metrics(service, gathering or Alone())
-    app[SERVICE], app[ACCESS] = service, service.access
+    gathering = gathering or Alone()
+    metrics = Metrics(service, gathering)
+    app[SERVICE], app[ACCESS], app[GATHERING] = service, service.access, gathering
 
     def around(method: str, path: str, handler: Handler) -> Handler:
         handler = metrics.counted(method, path, handler)
@@ -46,7 +47,7 @@ def application(
             handler = tracing.traced(method, path, handler)
         return accessed(method, path, handler) if settings.logs.access else handler
 
-    for route in Routes(service, metrics.table()).table():
+    for route in Routes(service).table():
         handler = guarded(route.handler, service.access, route.needs)
         for method in (route.method, "HEAD") if route.method == "GET" else (route.method,):
             app.router.add_route(method, route.path, around(method, route.path, handler))

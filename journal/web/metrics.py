@@ -22,7 +22,7 @@ from journal.service.measures import CATALOGUE, JOINT, Family, Measures, Sheet
 from journal.service.running import Service
 from journal.web import parameters as read
 from journal.web import send
-from journal.web.routing import Handler, J, Route
+from journal.web.routing import Handler, J
 
 STREAM, DELTAS = f"{J}/stream", f"{J}/deltas"
 GONE = 499  # the client went away before it was answered
@@ -49,6 +49,9 @@ class Gathering(Protocol):
     async def all(self) -> list[Told]:
         """What each says."""
         ...
+
+
+GATHERING: web.AppKey[Gathering] = web.AppKey("gathering")
 
 
 class Alone:
@@ -82,21 +85,12 @@ class Metrics:
     """What one process counts of requests, and tells together with what its parts count."""
 
     def __init__(self, service: Service, gathering: Gathering) -> None:
-        self.service, self.gathering = service, gathering
+        self.service = service
         self.measures = Measures(service)
         self.called_back: Counter[str] = Counter()
         self._seen: list[Seen] = []
         self._process = ProcessCollector(registry=None)
         gathering.begin(self._tell)
-
-    def table(self) -> list[Route]:
-        """The route."""
-        return [Route("GET", "/metrics", self.metrics, "service")]
-
-    async def metrics(self, request: web.Request) -> web.StreamResponse:
-        """GET /metrics: what can be watched, of all processes."""
-        read.read(request.rel_url.raw_query_string, {})
-        return response(request, await self.gathering.all())
 
     def counted(self, method: str, path: str, handler: Handler) -> Handler:
         """The handler, with its requests counted."""
@@ -164,6 +158,12 @@ class Metrics:
         return [*sheet.families, *process]
 
 
+async def metrics(request: web.Request) -> web.StreamResponse:
+    """GET /metrics: what can be watched, of all processes."""
+    read.read(request.rel_url.raw_query_string, {})
+    return response(request, await request.app[GATHERING].all())
+
+
 def response(request: web.BaseRequest, told: Sequence[Told]) -> web.Response:
     """What was told, in the form that the requester reads."""
     encode, media = choose_encoder(request.headers.get("Accept", ""))
@@ -175,14 +175,15 @@ def response(request: web.BaseRequest, told: Sequence[Told]) -> web.Response:
 def apart(gathering: Gathering) -> web.Application:
     """The application of a port that has nothing but the metrics, and asks nobody who they are."""
 
-    async def metrics(request: web.Request) -> web.Response:
+    async def told(request: web.Request) -> web.StreamResponse:
         try:
-            return response(request, await gathering.all())
+            return await metrics(request)
         except RequestError as error:
             return send.problem(error)
 
     app = web.Application()
-    app.router.add_get("/metrics", metrics)
+    app[GATHERING] = gathering
+    app.router.add_get("/metrics", told)
     return app
 
 

@@ -1,7 +1,7 @@
 """Routes: every call of the protocol, and what answers it."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from urllib.parse import quote
@@ -24,6 +24,7 @@ from journal.web import bodies, negotiate, send, sse
 from journal.web import parameters as read
 from journal.web.doors import CALLER, REACH, admit, caller_of, operator, readable
 from journal.web.health import Health
+from journal.web.metrics import metrics
 from journal.web.openapi import Described
 from journal.web.pages import DOCS, Pages
 from journal.web.queries import Queries
@@ -35,10 +36,10 @@ POLICIES: tuple[Policy, ...] = ("server", "merge", "client", "newest", "both")
 
 
 class Routes:
-    """The handlers, on a service. `more`: routes besides, whose handlers are elsewhere."""
+    """The handlers, on a service."""
 
-    def __init__(self, service: Service, more: Iterable[Route] = ()) -> None:
-        self.service, self.more = service, list(more)
+    def __init__(self, service: Service) -> None:
+        self.service = service
         self.limits = service.settings.limits
         self.queries = Queries(self.limits)
 
@@ -70,7 +71,7 @@ class Routes:
             Route("POST", f"{J}/lookup", self.lookup, "read"),
             *Recovery(self.service).table(),
             *Health(self.service.readiness).table(),
-            *self.more,
+            Route("GET", "/metrics", metrics, "service"),
             *pages.table(),
         ]
         return Described(self.limits).beside(routes, pages.answer(DOCS))
