@@ -225,6 +225,13 @@ def calls(limits: Limits) -> dict[tuple[str, str], Call]:
         ("GET", f"{J}/stats"): Call("Operating", {200: one(StatsAnswer)}),
         ("GET", "/v1/server"): Call("Operating", {200: one(ServerAnswer)}),
         ("PUT", "/v1/server"): Call("Operating", {200: one(ServerAnswer)}, body=ServerRequest),
+        ("GET", "/metrics"): Call(
+            "Watching",
+            {200: Told(dict.fromkeys(("text/plain", "application/openmetrics-text"), _TEXT), ("Cache-Control",))},
+            headers=("Accept",),
+        ),
+        ("GET", "/healthz"): Call("Watching", {200: one(told.Health, "Cache-Control")}, reads_query=False),
+        ("GET", "/readyz"): Call("Watching", {200: one(told.Health, "Cache-Control")}, reads_query=False),
         ("GET", "/openapi.json"): _page({MEDIA["json"]: {"type": "object"}}),
         ("GET", "/docs"): _page({"text/html": _TEXT}),
         ("GET", "/console"): _page({"text/html": _TEXT}),

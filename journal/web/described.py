@@ -118,6 +118,12 @@ class SnapshotLast(msgspec.Struct):
     digest: Digest
 
 
+class Health(msgspec.Struct):
+    """It runs, and answers; or can do what it is for."""
+
+    status: Literal["alive", "ready"]
+
+
 class Bookmark(msgspec.Struct):
     """Nothing was missed until this revision."""
 

@@ -33,6 +33,7 @@ GROUPS = {
     "Verifying": "Comparing what one has with what the server has, and repairing only what differs.",
     "Conflicts": "Changes that lost and are kept for a person to settle.",
     "Operating": "What operators ask and do.",
+    "Watching": "Whether it runs, and how it does.",
     "Pages": "For people, and this document.",
 }
 

@@ -60,8 +60,8 @@ def test_every_error_is_told_by_some_call() -> None:
 
 async def test_the_parameters_that_it_tells_are_those_that_are_read(service: Harness) -> None:
     for method, path, said in operations():
-        if said["tags"] == ["Pages"]:
-            continue
+        if said["tags"] == ["Pages"] or path in ("/healthz", "/readyz"):
+            continue  # they take no notice of a query
         known = [place["name"] for place in said.get("parameters", []) if place["in"] == "query"]
         reply = await service.call(method, path.format(**PLACE) + "?surely_unknown=1", json={})
 
