@@ -1,11 +1,13 @@
 """PostgreSQL servers that tests start, kill, copy, back up and promote: real ones, from the embedded's programs."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import asyncpg
@@ -24,38 +26,48 @@ SETTINGS = {
 
 
 class Cluster:
-    """A data folder, and the server on it while it runs."""
+    """A data folder, and the server on it while it runs. It keeps its port when it is started again.
 
-    def __init__(self, folder: Path) -> None:
+    `before`: words that its programs are put behind; `more`: what the server's environment has besides.
+    """
+
+    def __init__(self, folder: Path, *, before: Sequence[str] = (), more: dict[str, str] | None = None) -> None:
         self.folder = folder
         self.data = folder / "pgdata"
         self.port = 0
         self._server: subprocess.Popen[bytes] | None = None
         self._programs = embedded._programs()
         folder.mkdir(parents=True, exist_ok=True)
-        self._become, self._owner = embedded._identity(folder, self._programs)
+        become, self._owner = embedded._identity(folder, self._programs)
+        self._become, self._more = [*before, *become], more or {}
 
     @property
     def dsn(self) -> str:
         return f"postgresql://journal@127.0.0.1:{self.port}/journal"
 
-    async def create(self) -> None:
-        """Make the data folder, with an empty database."""
+    async def create(self, *, wal: Path | None = None, **settings: str) -> None:
+        """Make the data folder, with an empty database. `wal`: where its log is, in small files, if not in there."""
         os.chown(self.folder, self._owner, -1)
+        elsewhere = [] if wal is None else [f"--waldir={wal}", "--wal-segsize=1"]
+        if wal is not None:
+            os.chown(wal.parent, self._owner, -1)
         await self._run("initdb", "-D", str(self.data), "--username=journal", "--auth=trust", "--locale=C.UTF-8",
-                        "--encoding=UTF8", "--no-sync")  # fmt: skip
-        await self.start()
+                        "--encoding=UTF8", "--no-sync", *elsewhere)  # fmt: skip
+        await self.start(**settings)
         admin = await asyncpg.connect(self.dsn.removesuffix("journal") + "postgres")
         await admin.execute("create database journal")
         await admin.close()
 
     async def start(self, **settings: str) -> None:
         """Start the server, and wait until it takes sessions."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        if not self.port:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                self.port = free.getsockname()[1]
         words = [f"{name}={value}" for name, value in (SETTINGS | settings | {"port": str(self.port)}).items()]
-        command = [*self._become, str(self._programs / "postgres"), "-D", str(self.data)]
+        more = [f"{name}={value}" for name, value in self._more.items()]
+        command = [*self._become, *(["env", *more] if more else ()), str(self._programs / "postgres")]
+        command += ["-D", str(self.data)]
         log = (self.folder / "log").open("ab")
         self._server = subprocess.Popen(  # noqa: ASYNC220 — it begins at once, and is not waited for here
             [*command, *(word for setting in words for word in ("-c", setting))],
@@ -67,7 +79,7 @@ class Cluster:
         )
         log.close()
         async with asyncio.timeout(60):
-            while not await self._answers():
+            while not await self.answers():
                 assert self._server.poll() is None, (self.folder / "log").read_text()
                 await asyncio.sleep(0.05)
 
@@ -75,8 +87,39 @@ class Cluster:
         """SIGINT: in order; SIGQUIT: as in a crash."""
         if self._server is not None:
             self._server.send_signal(how)
+            self.send(signal.SIGCONT)  # one that is frozen ends when it is thawed
             await asyncio.to_thread(self._server.wait, 60)
             self._server = None
+
+    async def kill(self) -> None:
+        """End the server and all its processes as a power cut would."""
+        assert self._server is not None
+        for pid in (self._server.pid, *self.processes):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await self.stop(signal.SIGKILL)
+
+    @property
+    def processes(self) -> list[int]:
+        """The server's processes but the first."""
+        assert self._server is not None
+        pid = self._server.pid
+        try:
+            return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        except FileNotFoundError:
+            return []
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the server ended by itself."""
+        return self._server is not None and self._server.poll() is not None
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal for each of the server's processes."""
+        assert self._server is not None
+        for pid in (self._server.pid, *self.processes):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     async def backup(self, folder: Path, *, is_standby: bool = False) -> "Cluster":
         """A base backup of the running server."""
@@ -119,7 +162,7 @@ class Cluster:
         await connection.close()
         return [row["sync_state"] for row in states] == [wanted]
 
-    async def _answers(self) -> bool:
+    async def answers(self) -> bool:
         try:
             connection = await asyncpg.connect(self.dsn.removesuffix("journal") + "postgres", timeout=5)
         except (OSError, asyncpg.PostgresError, TimeoutError):
