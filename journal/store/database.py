@@ -6,7 +6,7 @@ too long is Unavailable; a group that was decided on an old state is Stale; anyt
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import asyncpg
 from journal.errors import Stale, Unavailable
 from journal.store import origin
 from journal.store.pooler import STARTUP, ThroughPooler
+from journal.store.servers import Servers
 from journal.store.spans import span
 
 if TYPE_CHECKING:
@@ -86,10 +87,13 @@ def connecting() -> Iterator[None]:
 
 
 class Pooled:
-    """A pool, once it is open, and how it is used. `waiting`: who waits for a connection; `missed`: who got none."""
+    """A pool, once it is open, and how it is used. `waiting`: who waits for a connection; `missed`: who got none.
 
-    def __init__(self, role: str, most: int) -> None:
-        self.role, self.most = role, most
+    `leave`: has all pools make their connections anew.
+    """
+
+    def __init__(self, role: str, most: int, servers: Servers, leave: Callable[[], Awaitable[None]]) -> None:
+        self.role, self.most, self.servers, self.leave = role, most, servers, leave
         self.pool: Pool | None = None
         self.waiting = self.missed = 0
 
@@ -111,7 +115,7 @@ class Pooled:
             self.waiting += 1
             try:
                 with connecting():
-                    connection = await self.pool.acquire(timeout=ACQUIRE_S)
+                    connection = await self._of_the_right_server(self.pool)
             except Unavailable:
                 self.missed += 1
                 raise
@@ -120,8 +124,19 @@ class Pooled:
             with translated():
                 try:
                     yield connection
+                except (TimeoutError, asyncpg.ReadOnlySQLTransactionError):
+                    await self.leave()  # the others lead to the same server, which is silent, or the primary no more
+                    raise
                 finally:
                     await self.pool.release(connection)
+
+    async def _of_the_right_server(self, pool: "Pool") -> Connection:
+        connection = await pool.acquire(timeout=ACQUIRE_S)
+        if self.servers.is_left(connection):
+            await pool.release(connection)
+            await self.leave()
+            connection = await pool.acquire(timeout=ACQUIRE_S)
+        return connection
 
 
 class Database:
@@ -135,9 +150,10 @@ class Database:
         self, dsn: str, *, reading: int, writing: int = 4, operating: int = 6, is_pooled: bool = False
     ) -> None:
         self.dsn, self.is_pooled = dsn, is_pooled
-        self._reading = Pooled("read", reading)
-        self._writing = Pooled("write", writing)
-        self._operating = Pooled("operate", operating)
+        self.servers = Servers(dsn)
+        self._reading = Pooled("read", reading, self.servers, self._leave)
+        self._writing = Pooled("write", writing, self.servers, self._leave)
+        self._operating = Pooled("operate", operating, self.servers, self._leave)
         self.pools = self._reading, self._writing, self._operating
 
     async def open(self) -> None:
@@ -158,8 +174,10 @@ class Database:
         if self.is_pooled:
             settings = {name: settings[name] for name in STARTUP}
             options = {"connection_class": ThroughPooler, "statement_cache_size": 0}
+        connect: Any = self.servers.connect  # which the stubs want to take all arguments by name
         pooled.pool = await asyncpg.create_pool(
             self.dsn,
+            connect=connect,
             min_size=least,
             max_size=pooled.most,
             timeout=ACQUIRE_S,
@@ -219,6 +237,12 @@ class Database:
             if connection.get_settings().application_name != name:  # a round trip, where few pass
                 await connection.execute(f"set application_name = '{name}'")
             yield connection
+
+    async def _leave(self) -> None:
+        """See to it that each connection is made anew before it is used again."""
+        for pooled in self.pools:
+            if pooled.pool is not None:
+                await pooled.pool.expire_connections()
 
 
 _AT_ONE_MOMENT = "begin isolation level repeatable read, read only"

@@ -6,19 +6,20 @@ channel of their own, that tokens have changed. What is lost while the connectio
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import asyncpg
-
 from journal.errors import Unavailable
 from journal.store.database import connecting, translated
+from journal.store.servers import Servers
 
 _log = logging.getLogger(__name__)
 LONGEST_S = 5.0
+LOOK_S, ANSWER_S = 10.0, 5.0  # a server that is gone without a word is noticed by asking it
 
 
 class Listener:
@@ -38,6 +39,7 @@ class Listener:
         self.is_connected = False
         self.connections = self.notifications = 0
         self.heard_at: float | None = None  # in seconds since 1970
+        self._servers = Servers(dsn)
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -57,7 +59,7 @@ class Listener:
     async def _listen(self) -> None:
         closed = asyncio.Event()
         with connecting():
-            connection = await asyncpg.connect(
+            connection = await self._servers.connect(
                 self.dsn, timeout=5, server_settings={"application_name": "journal listen"}
             )
         try:
@@ -68,7 +70,9 @@ class Listener:
             self.is_connected = True
             self.connections += 1
             await self.connected()
-            await closed.wait()
+            while not await _is_set(closed, LOOK_S) and not self._servers.is_left(connection):
+                with translated():
+                    await connection.execute("select 1", timeout=ANSWER_S)
             _log.warning("the listening connection was lost")
         finally:
             connection.terminate()
@@ -79,3 +83,10 @@ class Listener:
         for entry in str(payload).split():
             journal, _, turn = entry.partition(":")
             self.heard(int(journal), None if turn == "-" else int(turn))
+
+
+async def _is_set(event: asyncio.Event, within_s: float) -> bool:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await event.wait()
+    return event.is_set()

@@ -11,6 +11,7 @@ import asyncpg
 
 from journal.store.database import Unusable, translated
 from journal.store.queries import SQL
+from journal.store.servers import Servers
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -25,7 +26,7 @@ async def migrate(dsn: str, *, role: str | None = None) -> list[str]:
     `role`: give this one what the service needs (sql/roles.sql), now and with each later migration.
     """
     with translated():
-        connection = await asyncpg.connect(dsn, timeout=10)
+        connection = await Servers(dsn).connect(dsn, timeout=10)
         try:
             await _check_server(connection)
             async with connection.transaction():
@@ -41,7 +42,7 @@ async def migrate(dsn: str, *, role: str | None = None) -> list[str]:
 async def pending(dsn: str, *, role: str | None = None) -> list[str]:
     """What `migrate` would do, by name."""
     with translated():
-        connection = await asyncpg.connect(dsn, timeout=10)
+        connection = await Servers(dsn).connect(dsn, timeout=10)
         try:
             await _check_server(connection)
             missing = [name for name, _, _ in await _missing(connection)]
