@@ -370,7 +370,10 @@ class Group:
             self.seal()
         if not self.is_locked:
             await self._confirm(connection, [state.head for state in self.states.values() if not state.is_written])
-        return None if self.recording.is_empty else await record.append(connection, self.recording, name)
+        if self.recording.is_empty:
+            await record.await_standby(connection)  # replays: test_failover.py
+            return None
+        return await record.append(connection, self.recording, name)
 
     async def _confirm(self, connection: Connection, untouched: list[Head]) -> None:
         """Stale where memory was behind: nothing else compares it where all was refused, unchanged or replayed."""

@@ -191,6 +191,11 @@ async def append(connection: Connection, recording: Recording, name: str | None 
     return at
 
 
+async def await_standby(connection: Connection) -> None:
+    """Where commits wait for a standby: wait, as of the end of this transaction, for all that was recorded so far."""
+    await connection.fetch(QUERY["await_standby"])
+
+
 async def forget(database: Database, *, pushes_before: datetime, keys_before: datetime) -> None:
     """Forget what was answered before those moments."""
     async with database.writing() as connection:

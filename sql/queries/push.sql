@@ -73,6 +73,11 @@ select journal.append(
   from (select set_config('application_name', coalesce($53, current_setting('application_name')), true)) as named (name)
  where named.name is not null;
 
+-- Waits, where commits wait for a standby, until one has all that was recorded before, by writing a word to the log. Who
+-- records nothing would else be told of what is here alone: a commit whose wait was broken off. A row where it waited.
+prepare await_standby as
+select pg_logical_emit_message(true, 'journal', '') as at where current_setting('synchronous_standby_names') <> '';
+
 -- Forgets what was answered before a moment, but for each client's last push: a client keeps the highest number that is
 -- forgotten, and what its last one said (an import goes on from there).
 prepare forget_pushes (timestamptz) as

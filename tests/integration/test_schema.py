@@ -191,7 +191,7 @@ SELDOM = {
     "sweep_tombstones", "keep", "erase", "answers_telling", "change_push", "change_key", "note", "begin_operation",
     "tell_operation", "stats", "server", "remember_server",
     "atoms_in_order", "door", "tokens", "tokens_used", "make_token", "grant_token", "rotate_token", "revoke_token",
-    "make_ticket",
+    "make_ticket", "await_standby",
 }  # fmt: skip
 SMALL = {"client", "collection", "journal"}  # joined whole or not as the planner likes
 
