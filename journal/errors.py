@@ -9,12 +9,13 @@
         ├── Forbidden             403  ├── ClientForgotten   409  ├── RangeImpossible   416
         ├── NotFound              404  ├── ConflictSettled   409  ├── PushReused        422
         │   └── JournalNotFound   404  ├── ConflictErased    409  ├── Unavailable       503
-        │       └── JournalGone   404  ├── AtomGone          409  └── (what is busy is Unavailable too)
+        │       └── JournalGone   404  ├── AtomGone          409      └── NoRoom        503
         └── MethodNotAllowed      405  └── AtomExists        409
 
 Facts are fields; the text is the docstring, which is the `title` that a caller reads.
 """
 
+import errno
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -310,3 +311,15 @@ class Unavailable(RequestError):
 
     def headers(self) -> dict[str, str]:
         return {"Retry-After": str(self.retry_after)}
+
+
+class NoRoom(Unavailable):
+    """The service has no room on its disk for this: repeating is safe."""
+
+    def __init__(self) -> None:
+        super().__init__("no room on the disk of the service", retry_after=5)
+
+    @staticmethod
+    def is_told_by(error: BaseException) -> bool:
+        """Whether an error of the system's says that a disk is full."""
+        return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

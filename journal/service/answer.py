@@ -78,6 +78,7 @@ def of_deltas(members: Members, deltas: list[Delta], form: Form) -> Answer:
 
 def of_spool(members: Members, spool: Spool, form: Form, *, key: str, name: str = "deltas") -> Answer:
     """An answer that PostgreSQL gave, `key` standing for everything that it depends on."""
+    spool.finish()
     pieces = {"json": _json, "ndjson": _ndjson, "msgpack": _msgpack}[form](members, spool, name)
     if spool.is_small:
         with spool:

@@ -3,6 +3,7 @@
 They are read from PostgreSQL to the end before the first is sent: a slow reader holds no connection and no snapshot.
 """
 
+import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,10 @@ class Spool:
         self._file.write(lines)
         self.size += len(lines)
         self.lines += lines.count(b"\n")
+
+    def finish(self) -> None:
+        """Nothing more comes: where there is no room for the last of it, that is known before any is sent."""
+        self._file.flush()
 
     @property
     def is_small(self) -> bool:
@@ -51,7 +56,8 @@ class Spool:
 
     def close(self) -> None:
         """Let go of what it holds."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what there was no room for is not needed any more
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self

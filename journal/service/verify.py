@@ -169,6 +169,7 @@ class LookedUp:
     async def read(self, connection: Connection, head: Head) -> None:
         """Read them, as they are at the connection's moment."""
         await places.copy_lookup(connection, head, self._atoms, self._before, self.spool.write)
+        self.spool.finish()
 
     def pieces(self) -> Iterator[bytes]:
         """The last member of an object, `atoms`, from the comma before it to the object's end."""

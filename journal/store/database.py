@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from journal.errors import Stale, Unavailable
+from journal.errors import NoRoom, Stale, Unavailable
 from journal.store import origin
 from journal.store.pooler import STARTUP, ThroughPooler
 from journal.store.servers import Servers
@@ -72,6 +72,8 @@ def translated() -> Iterator[None]:
             raise Unavailable("PostgreSQL took too long") from error
         raise
     except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
+        if NoRoom.is_told_by(error):  # of a file here, that rows were read into
+            raise NoRoom from error
         # A backend that dies in a transaction is an InterfaceError, at commit an InternalClientError.
         raise Unavailable("PostgreSQL is away or busy") from error
 

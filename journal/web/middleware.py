@@ -11,7 +11,7 @@ from functools import wraps
 
 from aiohttp import web
 
-from journal.errors import Fault, JournalGone, MethodNotAllowed, NotFound, RequestError, TooLarge, Unavailable
+from journal.errors import Fault, JournalGone, MethodNotAllowed, NoRoom, NotFound, RequestError, TooLarge, Unavailable
 from journal.service.access import Access
 from journal.store.origin import REQUEST_ID
 from journal.web import doors, send
@@ -50,9 +50,12 @@ def guarded(handler: Handler, access: Access, needs: Need) -> Handler:
             response = send.problem(_known(error))
         except ConnectionResetError:  # the client went away in the middle: nobody is there to be told anything
             return web.Response(status=499)
-        except Exception:
-            _log.exception("request %s failed: %s %s", request_id, request.method, request.path)
-            response = send.problem(InternalError(f"request {request_id}; nothing was half recorded"))
+        except Exception as error:
+            if NoRoom.is_told_by(error):
+                response = send.problem(NoRoom())
+            else:
+                _log.exception("request %s failed: %s %s", request_id, request.method, request.path)
+                response = send.problem(InternalError(f"request {request_id}; nothing was half recorded"))
         send.finish(request, response, request_id)
         return response
 
