@@ -16,7 +16,7 @@ from journal.store import database, listener
 from journal.store.servers import Servers
 from tests.cluster import Cluster
 from tests.fault.faults import pair
-from tests.harness import eventually, insert, serving
+from tests.harness import Harness, eventually, insert, serving
 
 Pair = tuple[Cluster, Cluster, str]
 
