@@ -7,10 +7,11 @@
         │   └── BaseRequired      400  ├── NotApplied        409  ├── TooLarge          413
         ├── Unauthenticated       401  ├── PushTooOld        409  ├── UnsupportedMedia  415
         ├── Forbidden             403  ├── ClientForgotten   409  ├── RangeImpossible   416
-        ├── NotFound              404  ├── ConflictSettled   409  ├── PushReused        422
-        │   └── JournalNotFound   404  ├── ConflictErased    409  ├── Unavailable       503
-        │       └── JournalGone   404  ├── AtomGone          409      └── NoRoom        503
-        └── MethodNotAllowed      405  └── AtomExists        409
+        │   └── ClientTaken       403  ├── ConflictSettled   409  ├── PushReused        422
+        ├── NotFound              404  ├── ConflictErased    409  ├── Unavailable       503
+        │   └── JournalNotFound   404  ├── AtomGone          409      └── NoRoom        503
+        │       └── JournalGone   404  └── AtomExists        409
+        └── MethodNotAllowed      405
 
 Facts are fields; the text is the docstring, which is the `title` that a caller reads.
 """
@@ -107,6 +108,12 @@ class Forbidden(RequestError):
     """The caller may not do this."""
 
     code, status = "forbidden", 403
+
+
+class ClientTaken(Forbidden):
+    """This client's id belongs to another caller: it takes a new one."""
+
+    code = "client_taken"
 
 
 class NotFound(RequestError):

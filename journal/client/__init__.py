@@ -3,6 +3,7 @@
 `Replica` is what an application embeds: a copy of a journal in a file of SQLite that works offline and syncs.
 """
 
+from journal.client.bearer import NoToken
 from journal.client.blocking import BlockingCollection, BlockingReplica
 from journal.client.conflicts import Conflict, Keep
 from journal.client.http import Refused, Unreachable
@@ -34,6 +35,7 @@ __all__ = [
     "FileTooNew",
     "InvalidChange",
     "Keep",
+    "NoToken",
     "NotRecovered",
     "NotSynced",
     "NotThisJournal",

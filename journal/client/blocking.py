@@ -17,6 +17,7 @@ from journal.client.problems import Closed
 from journal.core.model import Policy
 
 if TYPE_CHECKING:
+    from journal.client.bearer import Token
     from journal.client.given import Data, Value
     from journal.client.looking import Changed, Status
     from journal.client.replica import Collection, Replica
@@ -99,6 +100,14 @@ class BlockingReplica:
             self._replica.wake()
 
         self._run(wake())
+
+    def renew(self, token: "Token") -> None:
+        """From now on with this token."""
+
+        async def renew() -> None:
+            self._replica.renew(token)
+
+        self._run(renew())
 
     def status(self) -> "Status":
         """How it stands."""

@@ -16,8 +16,18 @@ from msgspec import UNSET, Raw, UnsetType
 from journal.client.descent import Of
 from journal.client.http import READ_S, Http, Refused, Unreachable
 from journal.core.consolidate import Delta
+from journal.core.grants import Caller, Grant, Names
 from journal.core.model import Key, Outcome
-from journal.wire import ConflictAnswer, CursorAnswer, Deltas, DigestAnswer, HeadAnswer, ManifestAnswer, PushAnswer
+from journal.wire import (
+    CallerAnswer,
+    ConflictAnswer,
+    CursorAnswer,
+    Deltas,
+    DigestAnswer,
+    HeadAnswer,
+    ManifestAnswer,
+    PushAnswer,
+)
 
 T = TypeVar("T")
 LOOKED_UP = 5000
@@ -36,6 +46,7 @@ class Resync(msgspec.Struct, frozen=True):
     horizon: int
     retry_after: float = 0
     collections: list[str] | None = None
+    granted: list[str] | None = None
 
 
 class Synced(msgspec.Struct):
@@ -102,6 +113,18 @@ class Journal:
     async def head(self) -> HeadAnswer:
         """Where it stands."""
         return await self._get(HeadAnswer)
+
+    async def readable(self) -> Names:
+        """The collections that may be read."""
+        body = await patiently(lambda: self.http.get("caller"))
+        told = self._read(CallerAnswer, body)
+        if told.name is None:
+            return None
+        grants = (
+            Grant(one.journal, frozenset(one.can), None if one.collections is None else frozenset(one.collections))
+            for one in told.grants
+        )
+        return Caller("", told.name, tuple(grants)).reach(self.name).reads
 
     async def deltas(
         self,

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from journal.client import file, local
+from journal.client.bearer import NoToken
 from journal.client.calls import jittered, listed
 from journal.client.events import Event, Parser, events
 from journal.client.http import Refused
@@ -27,8 +28,19 @@ SETTLE_S = 0.02  # changes come in bursts
 WANTED_S = 0.5  # how long the part is left to a process that wants it
 SILENCE_S = 45.0  # three bookmarks that did not come
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
-State = Literal["idle", "syncing", "following", "offline", "standby"]
+EARLY = 0.5  # of the time that a token still has, when another is asked for
+State = Literal["idle", "syncing", "following", "offline", "standby", "unauthenticated", "forbidden"]
+
+
+class _Auth(msgspec.Struct):
+    """What a stream is told of its token: that it `expires` in so many seconds, has `expired`, or was `revoked`."""
+
+    reason: str
+    in_s: float = 0.0
+
+
 _deltas = msgspec.json.Decoder(Deltas).decode
+_auth = msgspec.json.Decoder(_Auth).decode
 _problem = msgspec.json.Decoder(dict).decode
 
 
@@ -45,6 +57,7 @@ class Live:
         self._failures = 0  # since a stream last told something
         self._is_through = False  # whether at least a sync has worked: what is changed here is then pushed soon
         self._version = -1
+        self._renew_at: float | None = None  # when a fresh token is to be asked for, by the loop's clock
 
     def poke(self) -> None:
         """Something was changed here, or somebody waits for a sync: look now."""
@@ -72,8 +85,11 @@ class Live:
                     await self.syncing.recover(error)
             except Exception as error:  # a full disk, an answer that nobody foresaw: nothing ends it but stop
                 self.error = error if isinstance(error, JournalError) else JournalError(_said(error))
-                pause = self._longer(error.retry_after if isinstance(error, Refused) else 0)
-                self.state = "offline"
+                self.state = refusal(error) or "offline"
+                if self.state == "offline":
+                    pause = self._longer(error.retry_after if isinstance(error, Refused) else 0)
+                else:  # only somebody can mend it
+                    pause, self._is_through = LONGEST_PAUSE_S, False
                 await self.tell_askers(_said(error))
             finally:
                 if is_ours:
@@ -106,13 +122,17 @@ class Live:
         wanted = listed(self.syncing.pulling.wanted)
         query = {"since": stands, "client": client} | ({} if wanted is None else {"collections": wanted})
         place = self.journal.http.place("journals", self.journal.name, "stream").with_query(query)
-        parser = Parser()
+        parser, bearer = Parser(), self.journal.http.bearer
+        turn, self._renew_at = bearer.turn, None
         async with contextlib.aclosing(events(self.journal.http, place, parser, silence_s=SILENCE_S)) as stream:
             self.state = "following"
             coming = asyncio.ensure_future(anext(stream, None))
             try:
                 while True:
                     await self._wait(coming)
+                    await self._renew()
+                    if bearer.turn != turn:
+                        return 0.0  # the stream goes on with another token
                     if await self._has_moved():
                         if await self._is_wanted():
                             return WANTED_S
@@ -131,7 +151,7 @@ class Live:
                     self._failures = 0
                     after = await self._take(event, stands)
                     if after is None:
-                        return 0.0
+                        return FIRST_PAUSE_S if event.name == "auth" else 0.0
                     stands = after
                     coming = asyncio.ensure_future(anext(stream, None))
             finally:
@@ -164,10 +184,30 @@ class Live:
                 page = Deltas(at.epoch, at.revision, more=False, cursor=event.id, deltas=[], until=at.revision)
                 await pulling.take(page)
                 return event.id
+            case "auth":
+                return stands if self._is_warned(_auth(event.data)) else None
             case "resync":
                 await self.syncing.recover(Refused(410, _problem(event.data)))
                 return None
         return stands
+
+    def _is_warned(self, told: "_Auth") -> bool:
+        """Whether its token only ends soon; else it has ended, which the next request tells as well."""
+        if told.reason != "expires":
+            return False
+        self._renew_at = asyncio.get_running_loop().time() + EARLY * told.in_s
+        return True
+
+    async def _renew(self) -> None:
+        """Ask for a fresh token when it is time to; where none is to be had, the stream goes on while it may."""
+        bearer, loop = self.journal.http.bearer, asyncio.get_running_loop()
+        if self._renew_at is None or loop.time() < self._renew_at or not bearer.can_ask:
+            return
+        self._renew_at = None
+        try:
+            await bearer.another(await bearer.token())
+        except NoToken as error:
+            self.error = error
 
     async def _has_moved(self) -> bool:
         """Whether somebody else has written to the file, in this process or another, since this was asked last."""
@@ -208,6 +248,13 @@ class Live:
             if self._is_woken or is_poked or has_asked or synced_at != before:
                 break
         self._is_woken = False
+
+
+def refusal(error: Exception | None) -> State | None:
+    """The state of a replica that is not let in; None where that is not what is wrong."""
+    if isinstance(error, Refused) and error.status == 401:
+        return "unauthenticated"
+    return "forbidden" if isinstance(error, Refused) and error.status == 403 else None
 
 
 def _said(error: Exception) -> str:

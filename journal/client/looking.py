@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from journal.client import file, local
+from journal.client import file, local, pulled
 from journal.client.given import Data, decoded
 from journal.client.live import State
 from journal.core import cursor as cursors
@@ -31,6 +31,7 @@ class Status(msgspec.Struct, frozen=True):
     """How a replica stands. `pending`: changes that wait to be pushed or answered; `conflicts`: that wait for somebody.
 
     `lag`: how many revisions the server was ahead when it was last heard. `error`: why the last sync failed.
+    `taken`: collections that may not be read any more, of those that were asked for.
     """
 
     state: State
@@ -42,6 +43,7 @@ class Status(msgspec.Struct, frozen=True):
     synced_at: datetime | None
     error: str | None
     client: str
+    taken: list[str]
 
 
 def feed_end(db: sqlite3.Connection) -> int:
@@ -86,4 +88,5 @@ def counted(db: sqlite3.Connection) -> dict[str, Any]:
         "lag": None if revision is None or head is None else max(0, head - revision),
         "synced_at": None if synced_at is None else datetime.fromtimestamp(synced_at, UTC),
         "client": file.meta(db, "client"),
+        "taken": sorted(pulled.taken(db)),
     }

@@ -2,6 +2,7 @@
 
 JournalError
 ├── Unreachable, Refused     no answer, or a problem from the service (client/http.py)
+├── NoToken                  what was to give a token did not (client/bearer.py)
 ├── InvalidChange            what was to be written is nothing that a journal could keep
 ├── AtomExists, AtomMissing  an insert of what is there, an update of what is not
 ├── Busy                     another process holds the file for longer than it should

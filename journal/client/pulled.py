@@ -203,6 +203,27 @@ def keep_only(db: sqlite3.Connection, wanted: frozenset[str]) -> None:
             feed(db, name, None)
 
 
+def taken(db: sqlite3.Connection) -> frozenset[str]:
+    """The collections that it had, and may not read any more."""
+    names: str | None = file.meta(db, "taken")
+    return frozenset(names.split(",")) if names else frozenset()
+
+
+def take(db: sqlite3.Connection, names: frozenset[str]) -> None:
+    """Remember those that may not be read any more."""
+    file.tell(db, "taken", ",".join(sorted(names)) or None)
+
+
+def let_go(db: sqlite3.Connection, head: int) -> None:
+    """Nothing of what there is may be read any more, since a head. What waits goes by data."""
+    keep_only(db, frozenset())
+    file.tell(db, "cursor", None)
+    say_all_by_data(db)
+    pass_changes(db, head)
+    for key in db.execute("select collection, atom from local").fetchall():
+        refresh(db, *key)
+
+
 class _Base:
     """Rows of base while they are changed; the collections' counts and digests are written at the end."""
 

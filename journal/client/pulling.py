@@ -16,7 +16,7 @@ FIRST = 1000  # more than that is quicker had as a snapshot
 
 
 class Pulling:
-    """Pulls from a journal into a file. `wanted`: the replica's collections, None for all."""
+    """Pulls from a journal into a file. `wanted`: the replica's collections, None for all that may be read."""
 
     def __init__(self, db: Connection, journal: Journal, wanted: frozenset[str] | None, told: Told) -> None:
         self.db, self.journal, self.wanted, self.told = db, journal, wanted, told
@@ -27,10 +27,12 @@ class Pulling:
         A round that another set of collections, or the process before, had begun is ended as it was begun.
         """
         begun: int | None = None
+        is_ours = False
         while True:
             text, client = await self.db.read(lambda db: (file.meta(db, "cursor"), file.meta(db, "client")))
             at = _parsed(text)
             is_begun = at is not None and at.base is not None
+            is_ours = is_ours or not is_begun
             limit = PAGE if text is not None else min(FIRST, PAGE)
             page = await self.journal.deltas(
                 text or "0", limit=limit, client=client, collections=None if is_begun else self.wanted
@@ -42,7 +44,7 @@ class Pulling:
             stands = cursors.parse(page.cursor, parameter="cursor")
             if isinstance(page.head, int):
                 self.told.progress(Progress("pull", stands.revision - begun, page.head - begun))
-            if applied.is_complete and stands.collections == self.wanted:
+            if applied.is_complete and (is_ours or stands.collections == self.wanted):
                 return applied
 
     async def take(self, page: Deltas) -> Applied:

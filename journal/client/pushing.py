@@ -71,8 +71,10 @@ class Pushing:
             case "client_forgotten" if "outcomes" in error.problem:
                 await self.settle(sending, decided(error))
                 raise error
-            case "push_reused" | "client_forgotten":
+            case "push_reused" | "client_forgotten" | "client_taken":
                 await self.db.write(lambda db: outbox.renumber(db, sending, is_new_client=True))
+            case "forbidden":
+                await self._forbidden(sending, error)
             case "too_large" if len(sending.changes) > 1 and not sending.is_atomic:
                 await self.db.write(lambda db: outbox.halve(db, sending))
             case "too_large":
@@ -81,6 +83,14 @@ class Pushing:
                 await self._correct(sending, error)
             case _:
                 raise error
+
+    async def _forbidden(self, sending: Sending, error: Refused) -> None:
+        """Keep what may not be written. Of what was sent before, the data will tell whether it was recorded."""
+        if sending.attempts == 1 and not sending.is_offered:
+            await self._refuse(sending, dict.fromkeys(range(len(sending.changes)), f"forbidden: {error}"))
+        else:
+            head = await self.journal.head()
+            await self.settle(sending, PushAnswer(head.epoch, None, None, head.head, "", None, replayed=False))
 
     async def _correct(self, sending: Sending, error: Refused) -> None:
         """Leave out what is not well formed; what has no base goes by its data."""

@@ -53,6 +53,9 @@ class Recovering:
         if resync.reconcile == "verify":
             await self._verify_history()
         else:
+            if resync.granted is not None and self.pulling.wanted is not None:
+                await self._let_go(self.pulling.wanted, frozenset(resync.granted), resync.head)
+                return
             if resync.reason == "horizon":  # the chain that would tell whether this is still our history is gone
                 await self.db.write(outbox.offer)
             await self.replace(None if resync.collections is None else frozenset(resync.collections))
@@ -75,6 +78,18 @@ class Recovering:
         await self.db.write(lambda db: pulled.swap(db, loaded, cursor, replaced=replaced, now=time.time()))
         self.told.changed()
         await self.sweep()
+
+    async def _let_go(self, wanted: frozenset[str], granted: frozenset[str], head: int) -> None:
+        """Some of what is wanted may not be read any more: keep the rest, which is taken anew."""
+        already = await self.db.read(pulled.taken)
+        await self.db.write(lambda db: pulled.take(db, already | (wanted - granted)))
+        if wanted & granted:
+            self.pulling.wanted = wanted & granted
+            await self.replace()
+        else:
+            await self.db.write(lambda db: pulled.let_go(db, head))
+            self.told.changed()
+            await self.sweep()
 
     async def mend(self, *of: Of) -> int:
         """Compare with the server, and fetch what differs, until the digests are equal; how many atoms that were."""

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 from journal.client import conflicts, file, given, local, looking, pulled, role
+from journal.client.bearer import Bearer, Token
 from journal.client.calls import Journal, split
 from journal.client.change import Patch
 from journal.client.clock import Clock
 from journal.client.conflicts import Conflict, Keep
 from journal.client.connection import Connection, T, Work
 from journal.client.given import Data, Value
-from journal.client.http import connected
-from journal.client.live import Live, State
+from journal.client.http import Http, connected
+from journal.client.live import Live, State, refusal
 from journal.client.local import Wish
 from journal.client.looking import Changed, Status
 from journal.client.problems import Closed, InvalidChange, NotSynced
@@ -62,6 +63,7 @@ class Replica:
         *,
         collections: Iterable[str] | None,
         on_conflict: Policy,
+        token: Token,
         headers: Mapping[str, str] | None,
         progress: Callable[[Progress], None] | None,
         conflict: Callable[[Conflict], None] | None,
@@ -74,6 +76,7 @@ class Replica:
         if self.wanted is not None and not self.wanted:
             raise ValueError("a replica of no collections: leave `collections` out for all of them")
         self.on_conflict, self.clock = given.policy(on_conflict), clock or Clock()
+        self._bearer = Bearer(token)
         self._headers, self._keep_s, self._conflict = headers, keep_days * 86_400, conflict
         self._told = Told(
             progress=progress or (lambda _: None), conflicts=self._tell_conflicts, changed=self._tell_lookers
@@ -86,7 +89,7 @@ class Replica:
         self._running: asyncio.Task[None] | None = None
         self._is_started = False  # else it runs for those who look, if at all
         self._open: AsyncExitStack | None = None
-        self._error: str | None = None
+        self._error: JournalError | None = None
         self._is_syncing = False
         self._telling: set[asyncio.Task[None]] = set()
 
@@ -98,6 +101,7 @@ class Replica:
         *,
         collections: Iterable[str] | None = None,
         on_conflict: Policy = "server",
+        token: Token = None,
         headers: Mapping[str, str] | None = None,
         progress: Callable[[Progress], None] | None = None,
         conflict: Callable[[Conflict], None] | None = None,
@@ -107,13 +111,13 @@ class Replica:
         """The replica at `path` of the journal at `url`, `http://…/v1/journals/NAME`; entering it makes the file.
 
         `collections`: only these, else all. `on_conflict`: the policy of what is written here, unless a collection or
-        transaction says another. `headers` go with each request. `progress` and `conflict` are called in the event
-        loop, `conflict` for each that is kept. `keep_days`: how long acknowledged pushes are kept, to be offered again
-        should the server lose them.
+        transaction says another. `token`: what shows who asks, or what gives a fresh one when it is asked for.
+        `headers` go with each request. `progress` and `conflict` are called in the event loop, `conflict` for each that
+        is kept. `keep_days`: how long acknowledged pushes are kept, to be offered again should the server lose them.
         """
         return cls(
-            path, url, collections=collections, on_conflict=on_conflict, headers=headers, progress=progress,
-            conflict=conflict, keep_days=keep_days, clock=clock,
+            path, url, collections=collections, on_conflict=on_conflict, token=token, headers=headers,
+            progress=progress, conflict=conflict, keep_days=keep_days, clock=clock,
         )  # fmt: skip
 
     @classmethod
@@ -132,8 +136,8 @@ class Replica:
             if self.wanted is not None:
                 wanted = self.wanted
                 await self._writer.write(lambda db: pulled.keep_only(db, wanted))
-            http = await stack.enter_async_context(connected(self.service, more=self._headers))
-            raw = await stack.enter_async_context(connected(self.service, is_raw=True, more=self._headers))
+            http = await stack.enter_async_context(self._connected())
+            raw = await stack.enter_async_context(self._connected(is_raw=True))
             self._syncing = Syncing(
                 self._engine, Journal(http, self.journal), raw, self.path,
                 wanted=self.wanted, clock=self.clock, keep_s=self._keep_s, told=self._told,
@@ -239,6 +243,11 @@ class Replica:
         if self._live is not None:
             self._live.wake()
 
+    def renew(self, token: Token) -> None:
+        """From now on this token shows who asks, or what this gives; what waited for one is tried again at once."""
+        self._bearer.renew(token)
+        self.wake()
+
     async def follow(self, *collections: str) -> AsyncGenerator[Changed, None]:
         """What changes from now on, here and at the server; syncs in the background as long as somebody looks.
 
@@ -266,8 +275,8 @@ class Replica:
     async def status(self) -> Status:
         """How it stands."""
         counted = await self._reader.read(looking.counted)
-        state: State = "syncing" if self._is_syncing else "idle"
-        error = self._error
+        state: State = "syncing" if self._is_syncing else refusal(self._error) or "idle"
+        error = None if self._error is None else str(self._error)
         if self._live is not None:
             state, error = self._live.state, None if self._live.error is None else str(self._live.error)
         if self._running is not None and self._running.done() and not self._running.cancelled():
@@ -295,6 +304,9 @@ class Replica:
             await self._writer.write(lambda db: conflicts.settle(db, conflict.id, keep, atom, policy, now))
         self._tell_changed()
 
+    def _connected(self, *, is_raw: bool = False) -> AbstractAsyncContextManager[Http]:
+        return connected(self.service, is_raw=is_raw, more=self._headers, bearer=self._bearer)
+
     async def _work(self, work: Callable[[], Any], *, is_own: bool = False) -> None:
         """Work that only one may do. `is_own`: this very work is wanted, not just a sync by whoever syncs."""
         self._must_be_open()
@@ -317,7 +329,7 @@ class Replica:
             await work()
             self.wake()  # the background syncing may be in a pause, for a reason that is over
         except JournalError as error:
-            self._error = str(error)
+            self._error = error
             raise
         finally:
             self._is_syncing = False

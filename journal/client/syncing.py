@@ -27,7 +27,8 @@ from journal.client.told import Told
 from journal.core import cursor as cursors
 
 RECOVERIES = 5
-RECOVERABLE = frozenset(("resync_required", "client_forgotten"))
+NAMELESS = frozenset(("client_forgotten", "client_taken"))  # what it goes by is not, or no longer, its own
+RECOVERABLE = NAMELESS | {"resync_required"}
 PURGE_S = 3600.0
 
 
@@ -54,7 +55,7 @@ class Syncing:
         self.pushing = Pushing(db, journal, clock, told)
         self.pulling = Pulling(db, journal, wanted, told)
         self.recovering = Recovering(db, journal, raw, path, self.pushing, self.pulling, told)
-        self._clock = clock
+        self._clock, self._wanted = clock, wanted
         self._purged_at = float("-inf")
 
     async def sync(self) -> None:
@@ -91,7 +92,7 @@ class Syncing:
         """Find the way back after a 410, or under a new name; any other error is raised again."""
         if error.code not in RECOVERABLE:
             raise error
-        if error.code == "client_forgotten":
+        if error.code in NAMELESS:
             await self.db.write(file.take_new_identity)
         else:
             await self.recovering.recover(msgspec.convert(error.problem, Resync))
@@ -113,6 +114,7 @@ class Syncing:
         )
 
     async def _round(self) -> None:
+        await self._regain()
         await self._confirm()
         applied = await self._exchange()
         if applied is None:
@@ -123,6 +125,19 @@ class Syncing:
             assert applied is not None  # there is a cursor now
         await self.compare(applied)
         await self._tidy()
+
+    async def _regain(self) -> None:
+        """Ask whether what was taken away may be read by now; what still may not is not asked for."""
+        if self._wanted is None:
+            return
+        taken = await self.db.read(pulled.taken)
+        if taken:
+            reads = await self.journal.readable()
+            still = frozenset() if reads is None else taken - reads
+            if still != taken:
+                await self.db.write(lambda db: pulled.take(db, still))
+            taken = still
+        self.pulling.wanted = (self._wanted - taken) or self._wanted  # of nothing at all the service tells why
 
     async def _confirm(self) -> None:
         """Ask whether what was acknowledged ahead of the cursor is still there: the cursor alone would not tell."""
@@ -152,7 +167,10 @@ class Syncing:
         try:
             answer = await self.journal.sync(body)
         except Refused as error:
-            await self.pushing.refused(sending, error)
+            if error.code == "forbidden":  # to write, or only to read: a push alone tells
+                await self.pushing.send(sending)
+            else:
+                await self.pushing.refused(sending, error)
             return None
         kept, applied = await self.db.write(lambda db: _take(db, sending, answer))
         self.pushing.kept(kept)

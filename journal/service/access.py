@@ -19,7 +19,7 @@ from uuid import UUID
 import msgspec
 
 from journal.core.grants import OPEN, Caller, Reach
-from journal.errors import Forbidden, Unauthenticated, Unavailable
+from journal.errors import ClientTaken, Unauthenticated, Unavailable
 from journal.service.shared import Shared
 from journal.service.tails import Tails
 from journal.store import doors
@@ -155,7 +155,7 @@ class Access:
         return caller
 
     async def own(self, caller: Caller, journal: str, client: str) -> None:
-        """Forbidden where a client's id belongs to another; it belongs to who uses it first."""
+        """ClientTaken where a client's id belongs to another; it belongs to who uses it first."""
         if caller.owner is None:
             return
         tail = await self.tails.of(journal)
@@ -167,7 +167,7 @@ class Access:
             if len(self._owners) > OWNERS:
                 self._owners.popitem(last=False)
         if owner != caller.owner:
-            raise Forbidden("this client's id belongs to another caller: take a new one")
+            raise ClientTaken
 
     async def ticket(self, caller: Caller, journal: str) -> str:
         """A ticket for one use of a journal's stream within TICKET_S."""

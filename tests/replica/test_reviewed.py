@@ -37,9 +37,10 @@ async def test_what_answers_in_place_of_a_snapshot_is_no_answer(service: Harness
             await replica.sync()
 
 
+@pytest.mark.parametrize("is_token", [True, False])
 @pytest.mark.parametrize("status", [302, 303])
 async def test_a_token_goes_to_no_other_host_that_an_answer_leads_to(
-    service: Harness, opened: Opener, status: int
+    service: Harness, opened: Opener, status: int, *, is_token: bool
 ) -> None:
     """The Location of a portal, or of anybody who answers in the service's place, was sent the Authorization."""
     await begun(service)
@@ -57,8 +58,9 @@ async def test_a_token_goes_to_no_other_host_that_an_answer_leads_to(
             return None
 
         async with front(service.url, portal) as url:
-            token = {"Authorization": "Bearer secret"}
-            replica: Replica = await opened(url=f"{url}/v1/journals/j", headers=token)
+            headers = {"Authorization": "Bearer secret"}
+            bearing: Any = {"token": "secret"} if is_token else {"headers": headers}
+            replica: Replica = await opened(url=f"{url}/v1/journals/j", **bearing)
 
             with pytest.raises(Unreachable):
                 await replica.sync()
