@@ -3,6 +3,7 @@
 
 const ROOT = new URL(".", document.baseURI);
 const WHO = "journal.who";
+const TOKEN = "journal.token";
 const READ_MS = 15_000;
 const ACT_MS = 120_000;
 
@@ -32,7 +33,31 @@ export function journalPath(name, rest = "") {
   return `v1/journals/${encodeURIComponent(name)}${rest}`;
 }
 
-let me = remembered();
+let me = remembered(() => localStorage, WHO);
+let bearer = remembered(() => sessionStorage, TOKEN);
+let isOut = false;
+let outListener = () => undefined;
+
+export const token = () => bearer;
+
+/** Who asks, from now on: kept by this tab alone, and where it cannot be, as long as the page. "" is nobody. */
+export function setToken(text) {
+  bearer = text;
+  try {
+    if (text) sessionStorage.setItem(TOKEN, text);
+    else sessionStorage.removeItem(TOKEN);
+  } catch {
+    // then it holds as long as the page
+  }
+}
+
+/** Whether the service lets nobody in as who asks: then nothing more is asked all the time. */
+export const isShutOut = () => isOut;
+
+/** `listener(problem)` is called when the service first does not. */
+export function onShutOut(listener) {
+  outListener = listener;
+}
 
 export const who = () => me;
 
@@ -46,9 +71,9 @@ export function setWho(text) {
   }
 }
 
-function remembered() {
+function remembered(storage, key) {
   try {
-    return localStorage.getItem(WHO) ?? "";
+    return storage().getItem(key) ?? "";
   } catch {
     return "";
   }
@@ -74,6 +99,7 @@ async function call(method, path, { query = {}, body, headers = {}, signal, ms }
   }
   const sent = { Accept: "application/json", ...headers };
   if (who()) sent.From = asHeader(who());
+  if (bearer) sent.Authorization = `Bearer ${bearer}`;
   if (body !== undefined) sent["Content-Type"] = "application/json";
   const inTime = AbortSignal.timeout(ms);
   let response;
@@ -99,7 +125,14 @@ async function call(method, path, { query = {}, body, headers = {}, signal, ms }
   const date = Date.parse(response.headers.get("Date"));
   if (!Number.isNaN(date) && Math.abs(date - now()) > 1500) clockAhead = date + 500 - Date.now();
   const parsed = parse(told);
-  if (!response.ok) throw new Problem(response.status, parsed);
+  if (!response.ok) {
+    const problem = new Problem(response.status, parsed);
+    if (response.status === 401 && !isOut) {
+      isOut = true;
+      outListener(problem);
+    }
+    throw problem;
+  }
   return parsed;
 }
 
@@ -116,9 +149,12 @@ function parse(text) {
   }
 }
 
+const TITLES = { 401: "The service does not know you", 403: "You may not do this" };
+
 function worded(status, body) {
   if (!body?.title) return `The answer was ${status}, without a reason.`;
+  const title = TITLES[status] ?? body.title;
   const faults = (body.errors ?? []).map((fault) => [fault.pointer.slice(1), fault.detail].filter(Boolean).join(": "));
   const detail = [body.detail, ...faults].filter(Boolean).join("; ");
-  return detail ? `${body.title}: ${detail}.` : `${body.title}.`;
+  return detail ? `${title}: ${detail}.` : `${title}.`;
 }

@@ -5,6 +5,7 @@ import { h } from "./dom.js";
 import { journal } from "./journal.js";
 import { journals } from "./journals.js";
 import { server } from "./server.js";
+import { begin } from "./session.js";
 
 const NARROW = matchMedia("(max-width: 60rem)");
 const main = document.getElementById("main");
@@ -53,7 +54,10 @@ const me = document.getElementById("who");
 me.value = who();
 me.addEventListener("change", () => setWho(me.value.trim()));
 
-const list = journals(side, () => address().name);
-server();
-addEventListener("hashchange", go);
-go();
+let list = null;
+begin(() => {
+  list = journals(side, () => address().name);
+  server();
+  addEventListener("hashchange", go);
+  go();
+});

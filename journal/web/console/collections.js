@@ -5,6 +5,7 @@ import { ask, REASON, spread } from "./ask.js";
 import { button, h, keyed, newId, say, scrolling, section, set, table, trouble } from "./dom.js";
 import { poll } from "./poll.js";
 import { announce } from "./said.js";
+import { operates } from "./session.js";
 import { count, named } from "./words.js";
 
 const SHOWN = 100;
@@ -12,12 +13,13 @@ const EVERY_MS = 5000;
 
 export function collections(context) {
   const { name, signal } = context;
+  const mayAct = operates(name);
   const id = newId("filter");
   const attributes = { type: "search", autocomplete: "off", spellcheck: "false", placeholder: "Part of a name" };
   const filter = h("input", { id, ...attributes });
   const error = trouble();
   const note = h("p", { class: "muted" });
-  const grid = table("Collections", [["Collection"], ["Atoms", "number"], ["Policy"], ["Action", "acts"]]);
+  const grid = table("Collections", [["Collection"], ["Atoms", "number"], ["Policy"], ...(mayAct ? [["Action", "acts"]] : [])]);
   const element = section(
     "collections", "Collections",
     h("label", { class: "unseen", for: id }, "Filter collections"), filter,
@@ -42,7 +44,7 @@ export function collections(context) {
     const policy = grid.cell(2);
     const resync = button("Resync…", () => asked(collection), { "aria-label": `Resync collection ${collection}` });
     return {
-      element: h("tr", {}, grid.cell(0, named(collection)), atoms, policy, grid.cell(3, resync)),
+      element: h("tr", {}, grid.cell(0, named(collection)), atoms, policy, mayAct && grid.cell(3, resync)),
       update(it) {
         say(atoms, count(it.atoms));
         say(policy, it.policy ?? "as pushes ask");

@@ -10,6 +10,7 @@ import { focusOn, h, say, section, set, trouble } from "./dom.js";
 import { operations } from "./operations.js";
 import { poll } from "./poll.js";
 import { heard } from "./said.js";
+import { operates, reads } from "./session.js";
 import { count, rate, size } from "./words.js";
 
 const EVERY_MS = 2000;
@@ -24,24 +25,30 @@ const FIGURES = [
   ["behind", "Resync waits for", "Clients that were asked to start again and have not done so yet."],
 ];
 
+const READERS = ["head", "horizon", "atoms"]; // the figures of who does not operate it
+
 /** The view of a journal, until the signal. */
 export function journal(name, signal) {
   const context = { name, signal, head: null, stats: null, changed, parts: new Map(), show: null };
   const error = trouble();
   const epoch = h("code", {});
-  const values = new Map(FIGURES.map(([key]) => [key, h("dd", {})]));
+  const isOperator = operates(name);
+  const shown = FIGURES.filter(([key]) => isOperator || READERS.includes(key));
+  const values = new Map(shown.map(([key]) => [key, h("dd", {})]));
   const figure = ([key, label, title]) => h("div", { title }, h("dt", {}, label), values.get(key));
-  const figures = h("dl", { class: "figures-row" }, FIGURES.map(figure));
+  const figures = h("dl", { class: isOperator ? "figures-row" : "figures-row few" }, shown.map(figure));
   const bars = chart();
 
-  const sections = [
-    ["chart", section("chart", "Commits", bars.element)],
-    ["clients", clients(context)],
-    ["audit", audit(context)],
-    ["actions", actions(context)],
-    ["collections", collections(context)],
-    ["operations", operations(context)],
-  ];
+  const sections = isOperator
+    ? [
+      ["chart", section("chart", "Commits", bars.element)],
+      ["clients", clients(context)],
+      ["audit", audit(context)],
+      ["actions", actions(context)],
+      ["collections", collections(context)],
+      ["operations", operations(context)],
+    ]
+    : [["collections", collections(context)]];
   const rest = h("div", { class: "journal" });
   const links = h("nav", { class: "jump", "aria-label": "Parts of this page" }, sections.map(([key, element]) =>
     h("a", { href: `#/${name}/${key}` }, element.querySelector("h3").firstChild.textContent)));
@@ -55,29 +62,34 @@ export function journal(name, signal) {
   );
   rest.append(
     figures,
-    links,
-    h("div", { class: "columns" },
-      h("div", {}, of("chart", "clients", "audit")),
-      h("div", {}, of("actions", "collections", "operations"))),
+    ...(isOperator
+      ? [
+        links,
+        h("div", { class: "columns" },
+          h("div", {}, of("chart", "clients", "audit")),
+          h("div", {}, of("actions", "collections", "operations"))),
+      ]
+      : [h("p", { class: "muted" }, allowed(reads(name))), of("collections")].flat()),
   );
 
   async function refresh() {
     try {
       const [head, stats] = await Promise.all([
         read(journalPath(name), {}, signal),
-        read(journalPath(name, "/stats"), {}, signal),
+        isOperator ? read(journalPath(name, "/stats"), {}, signal) : null,
       ]);
       Object.assign(context, { head, stats });
       heard("figures", null);
       error.tell(null);
       rest.hidden = false;
-      const speed = lately(stats);
       say(epoch, head.epoch);
       say(values.get("head"), count(head.head));
       say(values.get("horizon"), count(head.horizon));
+      say(values.get("atoms"), count(head.atoms));
+      if (!stats) return;
+      const speed = lately(stats);
       say(values.get("commits"), rate(speed.commits));
       say(values.get("changes"), rate(speed.changes));
-      say(values.get("atoms"), count(head.atoms));
       say(values.get("bytes"), size(stats));
       say(values.get("clients"), count(stats.clients));
       say(values.get("behind"), count(stats.behind));
@@ -103,9 +115,15 @@ export function journal(name, signal) {
     element,
     /** Goes to a section, or to what it has of this id. */
     to(key, id) {
-      const isShown = context.parts.get("clients").show(key === "clients" ? id : undefined);
+      const isShown = context.parts.get("clients")?.show(key === "clients" ? id : undefined);
       const target = sections.find(([known]) => known === key)?.[1];
       if (target && !isShown) focusOn(target);
     },
   };
+}
+
+/** What who reads some collections, or all, is told of that. */
+function allowed(names) {
+  const what = names === null ? "all collections" : `the collections ${names.join(", ")}`;
+  return `You may read ${what}. What operators see and do here needs an operator's token.`;
 }

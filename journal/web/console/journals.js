@@ -5,6 +5,7 @@ import { h, keyed, say, set, trouble } from "./dom.js";
 import { finder, paged, scan } from "./pages.js";
 import { poll } from "./poll.js";
 import { heard } from "./said.js";
+import { operates, operatesAll } from "./session.js";
 import { bytes, count, many, rate } from "./words.js";
 
 const PAGE = 20;
@@ -74,6 +75,7 @@ export function journals(into, selected) {
   }
 
   function words(told) {
+    if (!found && !operatesAll()) return "There is no journal that you may read.";
     if (!found) return "There are no journals yet. “journal create NAME” makes one, and so does PUT /v1/journals/NAME.";
     if (!told.length) return "No journal has that in its name.";
     return `The first ${PAGE} of ${many(found.rows.length, "match", "matches")}${found.isAll ? "" : " so far: type more"}.`;
@@ -103,6 +105,7 @@ export function journals(into, selected) {
     isMeasuring = true;
     try {
       for (const name of names) {
+        if (!operates(name)) continue;
         if (performance.now() - (sizes.get(name)?.at ?? -Infinity) < SIZE_MS) continue;
         const stats = await read(journalPath(name, "/stats"));
         sizes.set(name, { bytes: stats.bytes, at: performance.now() });

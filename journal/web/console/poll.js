@@ -1,5 +1,7 @@
 /* Asking again and again, one answer at a time, while somebody looks. */
 
+import { isShutOut } from "./api.js";
+
 /** Calls `ask` at once and then every `ms` (or `ms()`) until the signal; `again()` asks now. `ask` throws nothing. */
 export function poll(ms, signal, ask) {
   let timer;
@@ -8,7 +10,7 @@ export function poll(ms, signal, ask) {
 
   async function run() {
     clearTimeout(timer);
-    if (signal.aborted) return;
+    if (signal.aborted || isShutOut()) return;
     if (isAsking) {
       isWanted = true;
       return;
@@ -20,7 +22,7 @@ export function poll(ms, signal, ask) {
     } finally {
       isAsking = false;
       if (isWanted) run();
-      else if (!signal.aborted && !document.hidden) timer = setTimeout(run, typeof ms === "function" ? ms() : ms);
+      else if (!signal.aborted && !isShutOut() && !document.hidden) timer = setTimeout(run, typeof ms === "function" ? ms() : ms);
     }
   }
 

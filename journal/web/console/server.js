@@ -5,6 +5,7 @@ import { ask, spread } from "./ask.js";
 import { button, h, newId, say } from "./dom.js";
 import { poll } from "./poll.js";
 import { announce, heard } from "./said.js";
+import { operatesAll } from "./session.js";
 import { count, many, moment } from "./words.js";
 
 const EVERY_MS = 15_000;
@@ -16,6 +17,10 @@ let shown = null; // of which server the question is shown
 let software = null;
 
 export function server() {
+  if (!operatesAll()) {
+    about();
+    return;
+  }
   const polling = poll(EVERY_MS, new AbortController().signal, async () => {
     try {
       const told = await read("v1/server");
@@ -127,6 +132,15 @@ export function server() {
         polling.again();
       },
     });
+  }
+}
+
+/** What runs here, as far as everybody is told. */
+async function about() {
+  try {
+    say(foot, (await read("v1")).software);
+  } catch {
+    // other parts tell that the service is away
   }
 }
 
