@@ -1,7 +1,8 @@
 """Migrations: numbered, forward only; the functions are put in place anew whenever their text has changed.
 
 Several processes may start at once: one migrates, the others wait for it. Where nothing is to be done nothing is asked
-for: a role that may not migrate finds that out only when it would have to.
+for: a role that may not migrate finds that out only when it would have to. A version that starts again while a later
+one takes its place finds a database that is ahead of it, and leaves it so: its functions go with that one's tables.
 """
 
 from hashlib import sha256
@@ -69,7 +70,10 @@ async def _applied(connection: "Connection") -> dict[str, str | None]:
 async def _missing(connection: "Connection") -> list[tuple[str, str | None, str]]:
     applied = await _applied(connection)
     missing: list[tuple[str, str | None, str]] = []
-    for name, text in _texts("migrations"):
+    migrations = _texts("migrations")
+    if _is_ahead(applied, [name for name, _ in migrations]):
+        return missing
+    for name, text in migrations:
         if name not in applied:
             missing.append((name, None, text))
     for name, text in _texts("functions"):
@@ -86,10 +90,17 @@ async def _roles(connection: "Connection", asked: str | None, *, is_changed: boo
     """
     digest = _digest(_rights())
     applied = await _applied(connection)
+    if _is_ahead(applied, [name for name, _ in _texts("migrations")]):
+        return [] if asked is None else [asked]
     known = [name.removeprefix(ROLES) for name, had in applied.items() if name.startswith(ROLES)]
     changed = [role for role in known if is_changed or applied[ROLES + role] != digest]
     there = [role for role in sorted(changed) if await _is_role(connection, role)]
     return there if asked is None or asked in there else [*there, asked]
+
+
+def _is_ahead(applied: dict[str, str | None], ours: list[str]) -> bool:
+    """Whether a later version has migrated it."""
+    return any(name.startswith("migrations/") and name not in ours for name in applied)
 
 
 async def _apply(connection: "Connection", role: str | None) -> list[str]:

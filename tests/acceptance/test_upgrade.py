@@ -77,6 +77,20 @@ async def test_what_the_version_before_runs_comes_to_the_same_after_migrating(
     assert afterwards == anew == at_first
 
 
+async def test_a_version_that_starts_again_leaves_what_a_later_one_has_put_in_place(database: str) -> None:
+    """Else the functions of the version before would come back beneath the processes of the next."""
+    owner = await asyncpg.connect(database)
+    await owner.execute("insert into journal.migration (name) values ('migrations/9999_later.sql')")
+    await owner.execute("update journal.migration set hash = 'later' where name in ('functions/now.sql')")
+    await owner.execute("create or replace function journal.now() returns timestamptz language sql as 'select now()'")
+
+    pending, done = await migrate.pending(database), await migrate.migrate(database)
+    body = await owner.fetchval("select prosrc from pg_proc where oid = 'journal.now'::regproc")
+    await owner.close()
+
+    assert (pending, done, body) == ([], [], "select now()")
+
+
 # The version before itself.
 
 
