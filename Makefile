@@ -5,7 +5,7 @@ ARGS   ?=
 BIN    := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check fuzz format bench bench-curves bench-profiles bench-peers prove prove-replicas soak schema clean anew
+.PHONY: help install run test test-container check fuzz format bench bench-curves bench-profiles bench-peers prove prove-replicas soak schema clean anew
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,11 @@ run: .installed ## the service with sample data, on a PostgreSQL of its own
 
 test: .installed ## every test, on a real PostgreSQL
 	@$(BIN)/pytest $(ARGS)
+
+test-container: .installed ## the image and compose.yaml, in containers made from Debian's packages
+	@tests/image/build.sh && tests/image/build.sh --python
+	@JOURNAL_TEST_IMAGE=journal-test-postgres:15 JOURNAL_TEST_PYTHON_IMAGE=journal-test-python:3.11 \
+	  $(BIN)/pytest tests/acceptance/test_container.py $(ARGS)
 
 check: .installed ## style, types, layers, and that the tests reach all of the core
 	@$(BIN)/ruff check

@@ -1,17 +1,19 @@
 #!/bin/bash
-# Builds a Docker image with PostgreSQL 15 from Debian's own packages, where no image registry can be reached.
-# Usage: tests/image/build.sh [--force] [TAG]    Nothing is done if TAG is there, unless forced.
+# Builds a Docker image with PostgreSQL 15, or with --python one with Python, from Debian's own packages, where no image
+# registry can be reached.
+# Usage: tests/image/build.sh [--force] [--python] [TAG]    Nothing is done if TAG is there, unless forced.
 #
 # Needs root, debootstrap and a Docker engine. The packages come from the mirror that this machine's apt is set to.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 suite=bookworm
 
-force=false tag=journal-test-postgres:15
+force=false tag=journal-test-postgres:15 packages=postgresql-15 files=(Dockerfile entrypoint)
 for word in "$@"; do
   case $word in
     --force) force=true ;;
-    -*) echo "usage: $0 [--force] [TAG]" >&2; exit 2 ;;
+    --python) tag=journal-test-python:3.11 packages=ca-certificates,python3,python3-venv files=(Dockerfile.python) ;;
+    -*) echo "usage: $0 [--force] [--python] [TAG]" >&2; exit 2 ;;
     *) tag=$word ;;
   esac
 done
@@ -57,7 +59,7 @@ echo "building $tag from Debian's packages (about a minute)"
 eval "$(apt-config shell http_proxy Acquire::http::Proxy)"
 [[ -z ${http_proxy:-} ]] || export http_proxy
 from=$(mirror)
-quietly debootstrap --foreign --variant=minbase --include=postgresql-15 "$suite" "$root" ${from:+"$from"}
+quietly debootstrap --foreign --variant=minbase --include="$packages" "$suite" "$root" ${from:+"$from"}
 
 # Between unpacking and configuring: no cluster yet, no service ever, no fsync for what is thrown away, no manuals.
 mkdir -p "$root"/etc/{postgresql-common,dpkg/dpkg.cfg.d}
@@ -68,7 +70,7 @@ printf '%s\n' force-unsafe-io path-exclude=/usr/share/{doc,man,info,locale}/'*' 
 quietly chroot "$root" /debootstrap/debootstrap --second-stage
 
 quietly tar -C "$root" --one-file-system --exclude=./var/cache/apt --exclude=./var/lib/apt/lists -cf "$work/rootfs.tar" .
-cp "$here"/{Dockerfile,entrypoint} "$work"
+(cd "$here" && cp "${files[@]}" "$work")
 rm -rf --one-file-system "$root"
-quietly docker build -q -t "$tag" "$work"
+quietly docker build -q -t "$tag" -f "$work/${files[0]}" "$work"
 echo "$tag is there: $(docker image inspect -f '{{.Size}}' "$tag" | awk '{ printf "%.0f MB", $1 / 1e6 }')"
