@@ -42,7 +42,7 @@ async def test_its_code_does_what_it_says(
     await names["replica"].close()
     await asyncio.to_thread(names["script"])
 
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     there = {line["atom"]: line["data"] for line in (await sample.snapshot("demo"))[1:-1]}
     assert there["f426"] == {"title": "rings", "cost": 210, "done": True}
     assert there["0310"]["customer"] == "kessler"
