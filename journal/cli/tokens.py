@@ -32,6 +32,7 @@ TABLES = "migrations/0004_doors.sql"
 NAME_LENGTH = 100
 NEVER = "never"
 NONE = "none"
+TRIES = 5
 LONGEST_DAYS = 36_500
 _SPAN = re.compile(r"([0-9]{1,6})\s*([hd])")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -277,11 +278,12 @@ def grant(
         _sensible([new])
 
     async def work(database: Database) -> tuple[TokenRow, tuple[Grant, ...]]:
-        row = await _in_force(database, number)
-        grants = _replaced(row, new)
-        if not await doors.grant(database, number, grants):
-            raise await _gone(database, number)
-        return row, grants
+        for _ in range(TRIES):  # whoever grants at the same time goes first
+            row = await _in_force(database, number)
+            grants = _replaced(row, new)
+            if await doors.grant(database, number, grants, was=row.grants):
+                return row, grants
+        raise say.Failed("busy", f"somebody else changes token {number} all the time", "Run the same again.")
 
     with say.told(as_json=as_json):
         row, grants = _run(context, dsn, data, work)

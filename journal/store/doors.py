@@ -88,10 +88,13 @@ async def make(
     return number
 
 
-async def grant(database: Database, number: int, grants: tuple[Grant, ...]) -> bool:
-    """Give a token other grants; False where none of this number is in force."""
+async def grant(
+    database: Database, number: int, grants: tuple[Grant, ...], *, was: tuple[Grant, ...] | None = None
+) -> bool:
+    """Give a token other grants; False where none of this number is in force, or it has others by now than `was`."""
+    known = None if was is None else _encode(was)
     async with database.operating() as connection:
-        return await connection.fetchval(QUERY["grant_token"], number, _encode(grants)) is not None
+        return await connection.fetchval(QUERY["grant_token"], number, _encode(grants), known) is not None
 
 
 async def rotate(database: Database, number: int, hash_: bytes, expires_at: datetime | None) -> bool:

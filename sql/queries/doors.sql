@@ -38,12 +38,13 @@ insert into journal.token (hash, name, grants, created_at, created_by, expires_a
 values ($1, $2, $3, journal.now(), $4, $5)
 returning id;
 
--- Gives a token that is in force other grants.
-prepare grant_token (int, json) as
+-- Gives a token that is in force other grants, in place of those that are known (null: of whichever it has).
+prepare grant_token (int, json, jsonb) as
 update journal.token t
    set grants = $2
  where t.id = $1
    and t.revoked_at is null
+   and ($3 is null or t.grants::jsonb = $3)
 returning t.id;
 
 -- Gives a token that is in force another secret, and a new end (null: none).

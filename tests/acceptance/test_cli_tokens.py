@@ -178,6 +178,21 @@ async def test_a_grant_replaces_what_a_token_may_do_with_one_journal(service: Ha
     await answers(service, phone.text, 404)
 
 
+async def test_who_grants_at_the_same_time_takes_nothing_back(service: Harness) -> None:
+    """Each reads what a token may do, and writes it with a part of it replaced."""
+    await bearer(service, WRITER)
+    database = database_of(service)
+    (before,) = await doors.every(database)
+    more = (*before.grants, may("read", journal="other"))
+
+    assert await doors.grant(database, 1, more, was=before.grants)
+    assert not await doors.grant(database, 1, (), was=before.grants)
+
+    await token(service, "grant", "1", "--journal", "j", "--can", "read")
+    (row,) = await doors.every(database)
+    assert row.grants == (may("read", journal="other"), may("read", journal="j"))
+
+
 async def test_what_makes_no_sense_of_a_grant_is_refused(service: Harness) -> None:
     await bearer(service, WRITER)
     await bearer(service, may("operate", journal="*"))
