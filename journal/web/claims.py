@@ -76,7 +76,7 @@ def caller(payload: bytes, settings: Jwt, now: float) -> Caller:
 
 def _members(payload: bytes) -> dict[str, Raw]:
     try:
-        return msgspec.json.decode(payload, type=dict[str, Raw])
+        return msgspec.json.decode(payload.decode(), type=dict[str, Raw])
     except (msgspec.MsgspecError, ValueError, RecursionError):
         _refuse("the token holds no JSON object")
 

@@ -4,14 +4,14 @@ import time
 from collections.abc import Iterator
 from random import Random
 
-from tests.fuzz import bodies, cursors, lines, negotiation, queries, ranges, replies
+from tests.fuzz import bodies, cursors, lines, negotiation, queries, ranges, replies, tokens
 from tests.fuzz.target import Target
 
 TARGETS = {
     target.name: target
     for target in (
         cursors.TARGET, ranges.TARGET, negotiation.TARGET, bodies.JSON, bodies.REQUESTS, queries.TARGET, lines.IMPORTS,
-        lines.FILES, replies.EVENTS, replies.ANSWERS,
+        lines.FILES, replies.EVENTS, replies.ANSWERS, tokens.TARGET,
     )
 }  # fmt: skip
 INPUT_S = 5.0  # no input may take longer

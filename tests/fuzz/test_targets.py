@@ -7,7 +7,7 @@ import pytest
 from tests.fuzz.run import TARGETS, Broken, made, run
 from tests.fuzz.target import Target
 
-INPUTS = 4000
+INPUTS = 2000
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))

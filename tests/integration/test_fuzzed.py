@@ -10,8 +10,9 @@ from yarl import URL
 from journal.client import download
 from journal.client.calls import Journal
 from journal.client.http import Http, Unreachable, _refusal
-from journal.config import Limits
-from journal.errors import Fault, InvalidRequest
+from journal.config import Jwt, Limits
+from journal.errors import Fault, InvalidRequest, Unauthenticated
+from journal.web.claims import caller
 from journal.web.queries import Queries
 from journal.wire import HeadAnswer
 from tests.harness import Harness, insert
@@ -85,3 +86,12 @@ def test_a_size_of_thousands_of_digits_is_none() -> None:
     """Python refuses to read them, by a ValueError that nobody expects."""
     assert download.size_of("9" * 5000) is None
     assert download.size_of("18014398509481984") == 2**54
+
+
+def test_a_token_of_claims_that_are_no_utf_8_is_refused_also_where_nobody_looks_at_them() -> None:
+    payload = b'{"exp":1750000060,"sub":"a","journal":[{"journal":"demo","can":["read"]}],"x":"\xff"}'
+    settings = Jwt(secret="a secret of thirty-two characters")
+
+    with pytest.raises(Unauthenticated):
+        caller(payload, settings, 1_750_000_000.0)
+    assert caller(payload.replace(b"\xff", b"y"), settings, 1_750_000_000.0).name == "a"
