@@ -31,7 +31,7 @@ check: .installed ## style, types, layers, and that the tests reach all of the c
 	@$(BIN)/coverage run -m pytest tests/unit
 	@$(BIN)/coverage report --skip-covered
 
-fuzz: .installed ## every parser on what nobody foresaw, 10 minutes each: make fuzz ARGS="cursors --seconds 60"
+fuzz: .installed ## every parser, then all calls, on what nobody foresaw: 10 minutes each, or ARGS="cursors --seconds 60"
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install -q --disable-pip-version-check -e '.[fuzz]'
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 

@@ -4,7 +4,7 @@ The rule: nothing is made of these Structs but the description of the service (j
 what is told, the tests hold: each answer that they get is compared (tests/conforming.py).
 """
 
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -14,7 +14,19 @@ from journal.config import Limits
 from journal.core.consolidate import Delta
 from journal.core.model import Current, Keep, Outcome, Policy
 from journal.errors import Fault, Reason
-from journal.wire import At, Chain, CursorText, Digest, Epoch, ToldData
+from journal.wire import (
+    At,
+    Chain,
+    ChangeRequest,
+    CompactRequest,
+    CursorText,
+    Digest,
+    Epoch,
+    PushRequest,
+    SettleRequest,
+    SyncRequest,
+    ToldData,
+)
 
 
 class DeltaAnswer(Delta, omit_defaults=True, kw_only=True):
@@ -226,3 +238,38 @@ class AboutAnswer(msgspec.Struct):
     limits: Limits
     policies: list[Policy]
     forms: list[str]
+
+
+def _of(member: str, *values: str) -> dict[str, Any]:
+    """That a member is one of these."""
+    return {"properties": {member: {"enum": list(values)}}, "required": [member]}
+
+
+def _without(*members: str) -> dict[str, Any]:
+    """That these members are not there."""
+    return {"properties": dict.fromkeys(members, False)}
+
+
+_NUMBERED = {"dependentRequired": {"push": ["client"]}}
+_BASED = {
+    "if": {"not": {"required": ["base"]}},
+    "then": {"properties": {"changes": {"items": _without("base")}}},
+}
+BESIDES: dict[type[msgspec.Struct], dict[str, Any]] = {
+    ChangeRequest: {
+        "allOf": [
+            {"if": _of("op", "insert", "put"), "then": {"required": ["data"], **_without("unset")}},
+            {"if": _of("op", "update"), "then": {"anyOf": [{"required": ["data"]}, {"required": ["unset"]}]}},
+            {"if": _of("op", "delete"), "then": _without("data", "unset")},
+        ]
+    },
+    PushRequest: _NUMBERED | _BASED,
+    SyncRequest: _NUMBERED,  # whose base is `since`, where that is a cursor
+    CompactRequest: {
+        "anyOf": [
+            {"properties": {name: {"type": "number"}}, "required": [name]} for name in ("keep_revisions", "keep_days")
+        ]
+    },
+    SettleRequest: {"if": _of("keep", "both"), "then": {"required": ["atom"]}, "else": _without("atom")},
+}
+"""What bodies must be besides, for which Structs have no word: which members go with which."""

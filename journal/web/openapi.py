@@ -20,12 +20,21 @@ from journal.service.answer import MEDIA, Answer, whole
 from journal.web import calls as known
 from journal.web import send, wording
 from journal.web.calls import Call, Events, Lines, Struct, Told
-from journal.web.described import Problem
+from journal.web.described import BESIDES, Problem
 from journal.web.middleware import InternalError
 from journal.web.pages import HEADERS
 from journal.web.parameters import Schema
 from journal.web.routing import Route
-from journal.wire import COMPONENT, CheckResult, CompactResult, JournalName, schema_of
+from journal.wire import (
+    COMPONENT,
+    CheckResult,
+    CompactResult,
+    CursorText,
+    JournalName,
+    PushRequest,
+    SyncRequest,
+    schema_of,
+)
 
 _REF = COMPONENT + "{name}"
 _ALWAYS_TOLD = ("X-Request-Id",)
@@ -56,7 +65,7 @@ def document(routes: Iterable[Route], limits: Limits) -> Schema:
         "tags": [{"name": name, "description": said} for name, said in wording.GROUPS.items()],
         "paths": paths,
         "components": {
-            "schemas": _schemas(table.values()),
+            "schemas": _schemas(table.values(), limits),
             "headers": {
                 name: {"description": header.said, "required": True, "schema": header.schema}
                 for name, header in known.TOLD_HEADERS.items()
@@ -111,7 +120,7 @@ def _operation(route: Route, call: Call) -> Schema:
         "description": "\n\n".join(part for part in (rest.strip(), wording.NEEDS[route.needs]) if part),
     }
     if route.needs != "nothing":
-        told["security"] = [{"token": []}]
+        told |= {"security": [{"token": []}], "x-needs": route.needs}
     if found := [*_in_path(route.path, call), *_in_query(call), *_in_headers(call)]:
         told["parameters"] = found
     if call.body is not None:
@@ -172,12 +181,18 @@ def _shape(shape: Struct | Lines | Events | Schema) -> Schema:
     match shape:
         case Lines(first, each, last):
             return {"type": "string", "x-lines": {"first": _ref(first), "each": _ref(each), "last": _ref(last)}}
-        case Events(data):
-            return {"type": "string", "x-events": {name: _ref(struct) for name, struct in data.items()}}
+        case Events(data):  # before OpenAPI 3.2 this tells of each event
+            return {"anyOf": [*(_event(name, struct) for name, struct in data.items()), {"required": ["retry"]}]}
         case dict():
             return shape
         case _:
             return _ref(shape)
+
+
+def _event(name: str, shape: Struct) -> Schema:
+    data = {"type": "string", "contentMediaType": MEDIA["json"], "contentSchema": _ref(shape)}
+    members = {"event": {"const": name}, "id": schema_of(CursorText), "data": data}
+    return {"type": "object", "title": name, "properties": members, "required": ["event", "data"]}
 
 
 def _errors_of(route: Route, call: Call) -> list[type[RequestError]]:
@@ -210,7 +225,7 @@ def _ref(shape: Struct) -> Schema:
     return {"$ref": _REF.format(name=shape.__name__)}
 
 
-def _schemas(table: Iterable[Call]) -> Schema:
+def _schemas(table: Iterable[Call], limits: Limits) -> Schema:
     """The Structs of all calls, and each error's problem."""
     shapes: dict[Struct, None] = dict.fromkeys((Problem, CompactResult, CheckResult))
     for call in table:
@@ -223,6 +238,11 @@ def _schemas(table: Iterable[Call]) -> Schema:
     for shape in _reachable(shapes):
         _always_there(schemas[shape.__name__], shape)
         schemas[shape.__name__]["description"] = inspect.cleandoc(schemas[shape.__name__].get("description", ""))
+    for shape, besides in BESIDES.items():
+        schemas[shape.__name__] |= besides
+    for shape in (PushRequest, SyncRequest):
+        schemas[shape.__name__]["properties"]["changes"]["maxItems"] = limits.changes
+    schemas[SyncRequest.__name__]["properties"]["limit"]["maximum"] = limits.deltas
     return schemas | {error.code: _of_error(error) for error in errors()}
 
 

@@ -1,5 +1,7 @@
 """`python -m tests.fuzz [TARGET …] [--seconds 600] [--corpus FOLDER]`: each target for that long, one after the other.
 
+`calls` is the last of them: a live service, asked by schemathesis.
+
 With atheris the inputs are guided by what they reach in journal/; without it they are the mutations of the ordinary
 suite, without end. What breaks a target is written into the corpus as crash-…, and is a seed from then on.
 """
@@ -28,9 +30,13 @@ def main() -> int:
         return _guided(asked.targets[0], asked.seconds, asked.corpus)
     from tests.fuzz.run import TARGETS
 
+    if asked.targets == ["calls"]:
+        return 0 if _ask(asked.seconds) else 1
     if unknown := set(asked.targets) - TARGETS.keys():
         parser.error(f"no such target: {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
     broken = [name for name in asked.targets or TARGETS if not _run(name, asked.seconds, asked.corpus)]
+    if not asked.targets and not _ask(asked.seconds):
+        broken.append("calls")
     print(f"broken: {', '.join(broken)}" if broken else "none broke")
     return len(broken)
 
@@ -41,6 +47,15 @@ def _run(name: str, seconds: int, corpus: Path) -> bool:
         return _unguided(name, seconds)
     words = [sys.executable, "-m", "tests.fuzz", name, "--here", "--seconds", str(seconds), "--corpus", str(corpus)]
     return subprocess.run(words, check=False).returncode == 0
+
+
+def _ask(seconds: int) -> bool:
+    """All calls of a live service, by schemathesis."""
+    print(f"calls: {seconds} s", flush=True)
+    words = [sys.executable, "-m", "pytest", "tests/acceptance/test_schemathesis.py"]
+    return (
+        subprocess.run(words, check=False, env=os.environ | {"JOURNAL_TEST_SCHEMATHESIS": str(seconds)}).returncode == 0
+    )
 
 
 def _unguided(name: str, seconds: int) -> bool:
