@@ -21,7 +21,8 @@ def test_each_host_has_its_port(dsn: str, hosts: list[tuple[str, int]]) -> None:
 
 
 @pytest.mark.parametrize(
-    "dsn", ["", "postgresql://", "postgresql://u@one:5433/db", "postgresql:///db?host=/run/postgresql", "postgres:///db"]
+    "dsn",
+    ["", "postgresql://", "postgresql://u@one:5433/db", "postgresql:///db?host=/run/postgresql", "postgres:///db"],
 )
 def test_where_there_is_one_asyncpg_finds_it(dsn: str) -> None:
     assert several_hosts(dsn) == []
