@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from journal.store import migrate
+from tests.cluster import Cluster
 from tests.harness import Harness, Json, eventually, listening, serving
 from tests.proxy import Proxy, proxied
 
@@ -105,3 +107,23 @@ async def test_one_that_was_told_to_stop_says_so_first(service: Harness) -> None
 
     assert told["title"] == "This process cannot answer at this moment"
     assert await is_alive(service)
+
+
+async def test_a_standby_answers_and_is_no_place_to_record(tmp_path: Path) -> None:
+    primary = Cluster(tmp_path / "primary")
+    await primary.create()
+    try:
+        await migrate.migrate(primary.dsn)
+        standby = await primary.backup(tmp_path / "standby", is_standby=True)
+        await standby.start()
+        try:
+            async with serving(standby.dsn, tmp_path) as service:
+                told = await until(service, 503, "postgresql_away")
+                await standby.promote()
+                await until(service, 200, None)
+        finally:
+            await standby.stop()
+    finally:
+        await primary.stop()
+
+    assert told["detail"] == "it is a standby, and records nothing"
