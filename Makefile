@@ -5,7 +5,7 @@ ARGS   ?=
 BIN    := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-container check fuzz format bench bench-curves bench-profiles bench-peers prove prove-replicas soak schema clean anew
+.PHONY: help install run test test-container check fuzz format bench bench-curves bench-profiles bench-peers prove prove-replicas soak faults schema clean anew
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ prove-replicas: .installed ## 5,000 examples of replicas and a server through al
 
 soak: .installed ## an hour of mixed load: does anything get lost, fail or grow?
 	@$(BIN)/python -m bench.soak $(ARGS)
+
+faults: .installed ## a quarter of an hour of faults under load: is anything lost, doubled or left behind?
+	@$(BIN)/python -m bench.faults $(ARGS)
 
 schema: .installed ## sql/schema.sql: what the migrations add up to
 	@$(BIN)/python -m tests.dump_schema > .schema.sql && mv .schema.sql sql/schema.sql || { rm -f .schema.sql; exit 1; }

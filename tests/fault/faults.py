@@ -257,7 +257,7 @@ async def tables_disk_full(folder: Path) -> AsyncIterator[Scene]:
 @asynccontextmanager
 async def log_disk_full(folder: Path) -> AsyncIterator[Scene]:
     """No room for the write-ahead log: PostgreSQL panics and ends. Somebody makes room, and starts it again."""
-    with small_disk(folder / "wal", 24 * MIB) as disk:
+    with small_disk(folder / "wal", 128 * MIB) as disk:
         wal = folder / "wal" / "pg_wal"
         async with (
             postgres(folder, before=disk.before, wal=wal, settings=_SMALL_LOG) as cluster,
@@ -281,7 +281,7 @@ async def log_disk_full(folder: Path) -> AsyncIterator[Scene]:
 @asynccontextmanager
 async def spool_disk_full(folder: Path) -> AsyncIterator[Scene]:
     """No room where snapshots and long answers are kept."""
-    with small_disk(folder / "data", 32 * MIB) as disk:
+    with small_disk(folder / "data", 256 * MIB) as disk:
         async with (
             postgres(folder) as cluster,
             served(cluster.dsn, folder / "data", before=disk.before) as service,

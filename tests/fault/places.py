@@ -28,10 +28,10 @@ class SmallDisk:
         self.folder, self.before = folder, before
         self.seen = Path(f"/proc/{holder}/root") / folder.relative_to("/")
 
-    def fill(self, *, leaving: int = 0) -> None:
+    def fill(self) -> None:
         """Let somebody else's file take all that is left."""
         with (self.seen / "filling").open("ab", buffering=0) as file, contextlib.suppress(OSError):
-            while (room := self.free - leaving) > 0:
+            while (room := self.free) > 0:
                 file.write(b"\0" * min(room, MIB))
 
     def clear(self) -> None:
