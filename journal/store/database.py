@@ -34,6 +34,9 @@ PLANNED_ONCE = {
     "enable_mergejoin": "off",
 }
 STATEMENT_S = 60.0
+# What a process leaves that is stopped, or whose machine is gone without a word, in the middle of a group: the head's
+# lock, which nobody else could take from it. Between two statements of a group there is never as much to do.
+FORSAKEN = {"idle_in_transaction_session_timeout": "10s"}
 
 
 def _in_short(record: logging.LogRecord) -> bool:
@@ -65,8 +68,9 @@ def translated() -> Iterator[None]:
     except asyncpg.PostgresError as error:
         if error.sqlstate == "JR001":
             raise Stale from error
-        # 08 connection, 53 resources, 57P shut down or starting, 25006 a standby, 40 serialization and deadlock
-        if error.sqlstate is not None and error.sqlstate.startswith(("08", "53", "57P", "25006", "40")):
+        # 08 connection, 53 resources, 57P shut down or starting, 25006 a standby, 25P03 idle in a transaction,
+        # 40 serialization and deadlock
+        if error.sqlstate is not None and error.sqlstate.startswith(("08", "53", "57P", "25006", "25P03", "40")):
             raise Unavailable("PostgreSQL is away or busy") from error
         if isinstance(error, asyncpg.QueryCanceledError):
             raise Unavailable("PostgreSQL took too long") from error
@@ -164,7 +168,7 @@ class Database:
             # A generic plan once chose a sequential scan for a page of deltas: plans are made for the values.
             await self._fill(self._reading, {"plan_cache_mode": "force_custom_plan"})
             # A group of several journals waits so long for a lock; then they part ways (service/writer.py).
-            await self._fill(self._writing, {"lock_timeout": "250ms"} | PLANNED_ONCE)
+            await self._fill(self._writing, {"lock_timeout": "250ms"} | PLANNED_ONCE | FORSAKEN)
             # An operator waits for a head that somebody holds, and takes no connection of who pushes meanwhile.
             await self._fill(self._operating, {"lock_timeout": "15s"}, least=0)
             if not self.is_pooled:
