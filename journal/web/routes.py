@@ -118,7 +118,7 @@ class Routes:
         return await send.answer(request, self.service.journals.head(tail, request[REACH].reads))
 
     async def collections(self, request: web.Request) -> web.StreamResponse:
-        """GET …/collections."""
+        """GET …/collections: their digests, and the policies that operators gave them."""
         read.read(request.rel_url.raw_query_string, {})
         return send.json(await self.service.journals.collections(request.match_info["j"], request[REACH].reads))
 
