@@ -35,6 +35,7 @@ class Place(NamedTuple):
 
     file: Path
     url: str
+    token: str | None
 
 
 def _amount(text: str) -> float:
@@ -80,19 +81,22 @@ def _place(
         Path, typer.Option(envvar="TODO_FILE", help="The list; made if it is not there.", dir_okay=False)
     ] = Path("todo.db"),
     url: Annotated[str, typer.Option(envvar="TODO_URL", help="The journal that it is synced with.")] = URL,
+    token: Annotated[
+        str | None, typer.Option(envvar="TODO_TOKEN", help="Who syncs, where the service asks; better the variable.")
+    ] = None,
 ) -> None:
     try:
-        Replica.open(file, url)  # entering it would make the file
+        Replica.open(file, url, token=token)  # entering it would make the file
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--url") from None
-    context.obj = Place(file, url)
+        raise typer.BadParameter(str(error)) from None
+    context.obj = Place(file, url, token)
 
 
 @contextmanager
 def _opened(context: typer.Context, **options: Any) -> Iterator[BlockingReplica]:
     """The list's replica: of its collection only, though the journal may have others."""
-    file, url = context.obj
-    with shown.errors(), Replica.open_sync(file, url, collections=[COLLECTION], **options) as replica:
+    file, url, token = context.obj
+    with shown.errors(), Replica.open_sync(file, url, collections=[COLLECTION], token=token, **options) as replica:
         yield replica
 
 
@@ -225,10 +229,10 @@ def sync(context: typer.Context) -> None:
 @app.command()
 def watch(context: typer.Context) -> None:
     """Stay, sync all the time, and tell what changes here and elsewhere. Ctrl-C ends it."""
-    file, url = context.obj
+    file, url, token = context.obj
     with shown.errors():
         try:
-            asyncio.run(watching.watch(file, url, COLLECTION))
+            asyncio.run(watching.watch(file, url, token, COLLECTION))
         except KeyboardInterrupt:
             shown.note("the list stays where it is; what waits is sent next time")
 

@@ -50,6 +50,8 @@ def _advice(error: Exception) -> str:
             return error.advice
         case Unreachable():
             return "What was changed here waits; nothing is lost. --url or TODO_URL names another journal."
+        case Refused(status=401 | 403):
+            return "What was changed here waits; nothing is lost. TODO_TOKEN says who syncs."
         case Refused(code="journal_not_found"):
             return "--url or TODO_URL names the journal: http://…/v1/journals/NAME."
         case NotThisJournal():

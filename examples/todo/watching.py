@@ -12,9 +12,9 @@ from journal.client import Changed, Replica, Status
 LOOK_S = 0.25
 
 
-async def watch(file: Path, url: str, collection: str) -> None:
+async def watch(file: Path, url: str, token: str | None, collection: str) -> None:
     """Until it is cancelled."""
-    async with Replica.open(file, url, collections=[collection]) as replica:
+    async with Replica.open(file, url, collections=[collection], token=token) as replica:
         items = replica.collection(collection)
         known = {atom: data async for atom, data in items}
         shown.note(f"{file}: {shown.count(len(known), 'item')}; Ctrl-C ends this")
@@ -54,6 +54,8 @@ def _standing(status: Status) -> str:
             return "in step with the journal"
         case "offline":
             return f"offline: {status.error} (tried again by itself; `sync` tries at once)"
+        case "unauthenticated" | "forbidden":
+            return f"not let in: {status.error}"
         case "standby":
             return "another program syncs this file"
     return ""

@@ -16,6 +16,7 @@ import pytest
 
 from journal.client import Replica
 from tests.command import ROOT, Done, ended, environment
+from tests.doors import bearer, may
 from tests.harness import Harness, insert
 from tests.proxy import proxied
 
@@ -27,7 +28,7 @@ class List:
     """A person's list: a file, and how the journal is reached."""
 
     def __init__(self, file: Path, url: str) -> None:
-        self.file, self.url = file, url
+        self.file, self.url, self.token = file, url, ""
         self.said = ""
 
     async def __call__(self, *words: str, url: str | None = None) -> Done:
@@ -60,8 +61,9 @@ class List:
 
     async def _start(self, *words: str, url: str | None = None) -> Process:
         return await _program(
-            "examples.todo", *words, TODO_FILE=str(self.file), TODO_URL=url or self.url, PYTHONUNBUFFERED="1"
-        )
+            *("examples.todo", *words),
+            TODO_FILE=str(self.file), TODO_URL=url or self.url, TODO_TOKEN=self.token, PYTHONUNBUFFERED="1",
+        )  # fmt: skip
 
 
 class Watch:
@@ -161,6 +163,19 @@ async def test_a_conflict_is_settled_as_one_says(
     assert "no conflicts" in await laptop.told("conflicts")
     there = {line["atom"]: line["data"]["cost"] for line in (await service.snapshot())[1:-1]}
     assert there == left
+
+
+async def test_a_service_that_asks_who_it_is_lets_in_a_list_with_a_token(service: Harness, laptop: List) -> None:
+    person = await bearer(service, may("read", "write", journal="j", of="todo"))
+    await laptop.told("add", "order sealing rings")
+
+    refused = await laptop("sync")
+    laptop.token = str(person.text)
+    await laptop.told("sync")
+
+    assert refused.code == 1
+    assert "TODO_TOKEN" in refused.err
+    assert (await person.call("GET", "j")).json["atoms"] == 1
 
 
 async def test_everything_but_sync_works_where_there_is_no_service(tmp_path: Path) -> None:
