@@ -57,7 +57,7 @@ class Harness:
         arguments.setdefault("allow_redirects", False)
         async with self.session.request(method, url, **arguments) as response:
             reply = Reply(response.status, response.headers.copy(), await response.read())
-        conforms(method, url, reply.status, reply.headers, reply.body)
+        conforms(method, str(response.url), reply.status, reply.headers, reply.body)
         return reply
 
     async def create(self, j: str = "j") -> Json:

@@ -111,11 +111,12 @@ class Push(msgspec.Struct, frozen=True):
     writes: frozenset[str] | None = None
 
 
-class Current(msgspec.Struct, frozen=True, gc=False):
-    """What stands: an atom's revision and data."""
+class Current(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What stands: an atom's revision and data. `erased`: that was blanked since, in what is told again."""
 
     revision: int
     data: Raw
+    erased: bool = False
 
 
 class Rejection(msgspec.Struct, frozen=True, gc=False):

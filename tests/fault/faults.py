@@ -138,7 +138,7 @@ async def backend_killed(folder: Path) -> AsyncIterator[Scene]:
 
 _RECORDING = """
 select pid from pg_stat_activity
- where application_name = 'journal write' and state = 'active' and query like '%journal.append%' limit 1
+ where application_name like 'journal write%' and state = 'active' and query like '%journal.append%' limit 1
 """
 
 

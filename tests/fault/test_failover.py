@@ -43,7 +43,7 @@ async def waiting_for_the_standby(primary: Cluster, count: int) -> list[int]:
         await connection.close()
 
 
-_WAITING = "select pid from pg_stat_activity where wait_event = 'SyncRep' and application_name = 'journal write'"
+_WAITING = "select pid from pg_stat_activity where wait_event = 'SyncRep' and application_name like 'journal write%'"
 
 
 async def recorded(service: Harness) -> list[tuple[str | None, int | None]]:

@@ -411,7 +411,7 @@ async def test_a_clients_id_belongs_to_who_used_it_first(service: Harness) -> No
         ("GET", "demo/stream", {"params": {"since": at, "client": client}}),
     ):
         reply = await theirs.call(method, path, **arguments)
-        assert (reply.status, reply.json["code"]) == (403, "forbidden"), path
+        assert (reply.status, reply.json["code"]) == (403, "client_taken"), path
     again = await ours.call("POST", "demo/changes", json=push)
     assert (again.status, again.json["replayed"]) == (200, True)
 
