@@ -14,13 +14,13 @@ from journal.web.logs import accessed
 from journal.web.metrics import GATHERING, Alone, Gathering, Metrics
 from journal.web.middleware import guarded, nowhere
 from journal.web.routes import Routes
-from journal.web.routing import Handler
+from journal.web.routing import Route
 from journal.web.tracing import Tracing, to
 
 if TYPE_CHECKING:
     from journal.web.jwt import Verifier
 
-NOWHERE = "none"  # the route of what has none
+NOWHERE, ANYWHERE = "none", "/{path:.*}"  # the route of what has none, and where that is
 SERVICE = web.AppKey("service", Service)
 LINE_BYTES = 65_536  # of a request: a URL names collections, and its cursor names them once more, quoted
 
@@ -41,17 +41,18 @@ def application(
     metrics = Metrics(service, gathering)
     app[SERVICE], app[ACCESS], app[GATHERING] = service, service.access, gathering
 
-    def around(method: str, path: str, handler: Handler) -> Handler:
-        handler = metrics.counted(method, path, handler)
+    def add(route: Route, method: str) -> None:
+        handler = guarded(route.handler, service.access, route.needs, metrics.of(method, route.path))
         if tracing is not None:
-            handler = tracing.traced(method, path, handler)
-        return accessed(method, path, handler) if settings.logs.access else handler
+            handler = tracing.traced(method, route.path, handler)
+        if settings.logs.access:
+            handler = accessed(method, route.path, handler)
+        app.router.add_route(method, ANYWHERE if route.path == NOWHERE else route.path, handler)
 
     for route in Routes(service).table():
-        handler = guarded(route.handler, service.access, route.needs)
         for method in (route.method, "HEAD") if route.method == "GET" else (route.method,):
-            app.router.add_route(method, route.path, around(method, route.path, handler))
-    app.router.add_route("*", "/{path:.*}", around("*", NOWHERE, guarded(nowhere, service.access, "nothing")))
+            add(route, method)
+    add(Route("*", NOWHERE, nowhere, "nothing"), "*")
     app.on_shutdown.append(_wake)
     if believing is not None:
         app.cleanup_ctx.append(lambda _: believing.running())

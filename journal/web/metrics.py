@@ -22,10 +22,9 @@ from journal.service.measures import CATALOGUE, JOINT, Family, Measures, Sheet
 from journal.service.running import Service
 from journal.web import parameters as read
 from journal.web import send
-from journal.web.routing import Handler, J
+from journal.web.routing import Count, J
 
 STREAM, DELTAS = f"{J}/stream", f"{J}/deltas"
-GONE = 499  # the client went away before it was answered
 
 
 class Told(msgspec.Struct):
@@ -80,6 +79,10 @@ class Seen(Spread):
         self.method, self.route = method, route
         self.statuses: dict[int, int] = defaultdict(int)
 
+    def without_time(self, _: web.Request, response: web.StreamResponse, __: float) -> None:
+        """Count a stream: it takes as long as its reader likes."""
+        self.statuses[response.status] += 1
+
 
 class Metrics:
     """What one process counts of requests, and tells together with what its parts count."""
@@ -92,53 +95,28 @@ class Metrics:
         self._process = ProcessCollector(registry=None)
         gathering.begin(self._tell)
 
-    def counted(self, method: str, path: str, handler: Handler) -> Handler:
-        """The handler, with its requests counted."""
-        seen = self._new(method, path)
-        if path == STREAM:
-            return self._counting(seen, handler)
+    def of(self, method: str, path: str) -> Count:
+        """What counts the requests of a method and a route."""
+        seen, called_back, clock = self._new(method, path), self.called_back, time.perf_counter
         waiting = self._new(method, f"{path}?wait") if path == DELTAS else None
-        return self._timing(seen, waiting, handler)
+        if path == STREAM:
+            return seen.without_time
+
+        def count(request: web.Request, response: web.StreamResponse, began: float) -> None:
+            took, status = clock() - began, response.status
+            to = seen if waiting is None or "wait=" not in request.rel_url.raw_query_string else waiting
+            to.counts[bisect_left(SECONDS, took)] += 1  # Spread.add, without a call: polls are a few of these long
+            to.total += took
+            to.statuses[status] += 1
+            if status == 410:
+                called_back[response.get(send.REASON, "")] += 1
+
+        return count
 
     def _new(self, method: str, path: str) -> Seen:
         seen = Seen(method, path)
         self._seen.append(seen)
         return seen
-
-    def _timing(self, seen: Seen, waiting: Seen | None, handler: Handler) -> Handler:
-        """With how long it took; `waiting`: where those go that wait for news, which take as long as there is none."""
-        called_back, clock = self.called_back, time.perf_counter
-
-        async def timed(request: web.Request) -> web.StreamResponse:
-            status, began = GONE, clock()
-            try:
-                response = await handler(request)
-                status = response.status
-                if status == 410:
-                    called_back[response.get(send.REASON, "")] += 1
-                return response
-            finally:
-                took = clock() - began
-                to = seen if waiting is None or "wait=" not in request.rel_url.raw_query_string else waiting
-                to.counts[bisect_left(SECONDS, took)] += 1  # Spread.add, without a call: polls are a few of these long
-                to.total += took
-                to.statuses[status] += 1
-
-        return timed
-
-    def _counting(self, seen: Seen, handler: Handler) -> Handler:
-        """Without how long it took: a stream takes as long as its reader likes."""
-
-        async def counted(request: web.Request) -> web.StreamResponse:
-            status = GONE
-            try:
-                response = await handler(request)
-                status = response.status
-                return response
-            finally:
-                seen.statuses[status] += 1
-
-        return counted
 
     async def _tell(self, is_common: bool) -> list[Family]:  # noqa: FBT001
         if is_common:

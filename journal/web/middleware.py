@@ -8,6 +8,7 @@ import logging
 import re
 import secrets
 from functools import wraps
+from time import perf_counter
 
 from aiohttp import web
 
@@ -15,9 +16,10 @@ from journal.errors import Fault, JournalGone, MethodNotAllowed, NoRoom, NotFoun
 from journal.service.access import Access
 from journal.store.origin import REQUEST_ID
 from journal.web import doors, send
-from journal.web.routing import Handler, Need
+from journal.web.routing import Count, Handler, Need
 
 _log = logging.getLogger(__name__)
+GONE = 499
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
 _process = secrets.token_hex(6)  # ids are this and a count: unique, and cheaper than a random one for each request
 _count = itertools.count(1)
@@ -29,11 +31,12 @@ class InternalError(RequestError):
     code, status = "internal_error", 500
 
 
-def guarded(handler: Handler, access: Access, needs: Need) -> Handler:
-    """The handler, for callers who may, with errors as problems, and X-Request-Id on what could still have it."""
+def guarded(handler: Handler, access: Access, needs: Need, count: Count) -> Handler:
+    """The handler, for callers who may, counted; errors as problems, X-Request-Id on what could still have it."""
 
     @wraps(handler)
     async def guard(request: web.Request) -> web.StreamResponse:
+        began = perf_counter()
         known = request.headers.get("X-Request-Id")
         request_id = known if known is not None and _ID.fullmatch(known) else f"{_process}-{next(_count):x}"
         REQUEST_ID.set(request_id)  # for what is sent in pieces, PostgreSQL and the log
@@ -49,7 +52,9 @@ def guarded(handler: Handler, access: Access, needs: Need) -> Handler:
         except web.HTTPException as error:
             response = send.problem(_known(error))
         except ConnectionResetError:  # the client went away in the middle: nobody is there to be told anything
-            return web.Response(status=499)
+            response = web.Response(status=GONE)
+            count(request, response, began)
+            return response
         except Exception as error:
             if NoRoom.is_told_by(error):
                 response = send.problem(NoRoom())
@@ -57,6 +62,7 @@ def guarded(handler: Handler, access: Access, needs: Need) -> Handler:
                 _log.exception("request %s failed: %s %s", request_id, request.method, request.path)
                 response = send.problem(InternalError(f"request {request_id}; nothing was half recorded"))
         send.finish(request, response, request_id)
+        count(request, response, began)
         return response
 
     return guard
