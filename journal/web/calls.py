@@ -34,6 +34,7 @@ from journal.errors import (
 from journal.service.answer import MEDIA
 from journal.web import described as told
 from journal.web import parameters as read
+from journal.web.health import NotReady
 from journal.web.parameters import Query, Read, Schema
 from journal.web.queries import NOTHING, Queries
 from journal.web.routing import J
@@ -231,7 +232,9 @@ def calls(limits: Limits) -> dict[tuple[str, str], Call]:
             headers=("Accept",),
         ),
         ("GET", "/healthz"): Call("Watching", {200: one(told.Health, "Cache-Control")}, reads_query=False),
-        ("GET", "/readyz"): Call("Watching", {200: one(told.Health, "Cache-Control")}, reads_query=False),
+        ("GET", "/readyz"): Call(
+            "Watching", {200: one(told.Health, "Cache-Control")}, errors=(NotReady,), reads_query=False
+        ),
         ("GET", "/openapi.json"): _page({MEDIA["json"]: {"type": "object"}}),
         ("GET", "/docs"): _page({"text/html": _TEXT}),
         ("GET", "/console"): _page({"text/html": _TEXT}),
@@ -260,6 +263,7 @@ SHAPES: dict[type[RequestError], Struct] = {
     PushTooOld: told.HighestProblem,
     ConflictSettled: told.SettledProblem,
     ResyncRequired: told.ResyncProblem,
+    NotReady: told.NotReadyProblem,
 }
 
 

@@ -210,6 +210,12 @@ class ResyncProblem(Problem, omit_defaults=True, kw_only=True):
     granted: list[str] | UnsetType = UNSET
 
 
+class NotReadyProblem(Problem, kw_only=True):
+    """This process cannot answer at this moment, and why."""
+
+    reason: Literal["postgresql_away", "shutting_down", "starting"]
+
+
 class SyncAnswer(msgspec.Struct, omit_defaults=True):
     """What became of the push, where there was one, and everything since; or the way back, in `resync`."""
 

@@ -113,6 +113,8 @@ class Link:
 
     def _send(self, message: Message) -> None:
         assert self._process.stdin is not None
+        if self._process.stdin.is_closing():
+            raise BrokenPipeError  # it has died, which is noticed elsewhere
         self._process.stdin.write(_framed(message))
 
 

@@ -19,6 +19,8 @@ _FRESH = {"Cache-Control": "no-store"}
 class NotReady(Unavailable):
     """This process cannot answer at this moment."""
 
+    code = "not_ready"
+
     def __init__(self, reason: Obstacle, detail: str) -> None:
         super().__init__(detail)
         self.reason: Obstacle = reason

@@ -42,7 +42,7 @@ async def work(settings: Settings) -> None:
     """Serve until told to stop, or until nobody is there any more to tell."""
     loop = asyncio.get_running_loop()
     up, _ = await loop.connect_write_pipe(asyncio.Protocol, sys.stdout)
-    member = Member(up.write)
+    member = Member(lambda said: None if up.is_closing() else up.write(said))
     listening = asyncio.create_task(_listen(member))
 
     async def say_so(_: Service) -> None:

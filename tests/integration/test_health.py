@@ -58,7 +58,7 @@ async def test_without_postgresql_it_is_alive_and_not_ready_and_comes_back(proxy
         reply = await service.call("GET", "/readyz")
 
         assert await is_alive(service)
-        assert told["code"] == "unavailable"
+        assert told["code"] == "not_ready"
         assert reply.headers["Content-Type"] == "application/problem+json"
         assert int(reply.headers["Retry-After"]) > 0
         await proxy.accept()

@@ -61,7 +61,10 @@ async def test_a_push_waits_for_its_group_which_is_then_recorded(traced: Harness
 
     span = traces.of("POST /v1/journals/{j}/changes")
 
-    assert traces.beneath(span) == ["wait for the group", "record the group"]
+    waits = [
+        name for name in traces.beneath(span) if not name.startswith("postgresql")
+    ]  # it may have to be let in first
+    assert waits == ["wait for the group", "record the group"]
     assert span.attributes
     assert dict(span.attributes).items() >= {
         "http.request.method": "POST", "http.route": "/v1/journals/{j}/changes", "http.response.status_code": 200,
