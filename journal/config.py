@@ -47,6 +47,31 @@ class Snapshots(msgspec.Struct, frozen=True, kw_only=True):
     read_at_once: int = 256
 
 
+class Walls(msgspec.Struct, frozen=True, kw_only=True):
+    """What one token or address may take of a process, and how long it may take to say something; 0: without end.
+
+    `unlimited`: networks whose addresses are not limited (tokens are, wherever from). `trusted_proxies`: networks of
+    those who say for whom they ask. `cors_origins`: of whose pages scripts may use the service; `*`: of all, once there
+    are tokens. `allowed_hosts`: names that it is known by besides addresses and localhost, while it needs no token.
+    """
+
+    requests_per_s: float = 1000.0
+    requests_at_once: int = 2000
+    streams: int = 256
+    downloads: int = 32
+    connections: int = 1024
+    unlimited: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    trusted_proxies: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    head_s: float = 20.0
+    idle_s: float = 75.0
+    body_s: float = 20.0
+    body_bytes_per_s: int = 1024
+    bodies_bytes: int = 256 * MIB
+    stalled_s: float = 60.0
+
+
 class Jwt(msgspec.Struct, frozen=True, kw_only=True):
     """Whose JWTs are believed: of who has `secret` (HS256), and of the keys that are listed at `jwks`, a path or a URL.
 
@@ -116,6 +141,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     memory: Memory = Memory()
     snapshots: Snapshots = Snapshots()
+    walls: Walls = Walls()
     jwt: Jwt | None = None
     logs: Logs = Logs()
     trace_to: str | None = None

@@ -3,15 +3,17 @@
     JournalError
     ├── Stale                          a journal moved on between reading and recording (never leaves the service)
     └── RequestError                   becomes an answer: code and status are protocol, section 12
-        ├── InvalidRequest        400  ├── NotAcceptable     406  ├── ResyncRequired    410
-        │   └── BaseRequired      400  ├── NotApplied        409  ├── TooLarge          413
-        ├── Unauthenticated       401  ├── PushTooOld        409  ├── UnsupportedMedia  415
-        ├── Forbidden             403  ├── ClientForgotten   409  ├── RangeImpossible   416
-        │   └── ClientTaken       403  ├── ConflictSettled   409  ├── PushReused        422
-        ├── NotFound              404  ├── ConflictErased    409  ├── Unavailable       503
-        │   └── JournalNotFound   404  ├── AtomGone          409      └── NoRoom        503
-        │       └── JournalGone   404  └── AtomExists        409
-        └── MethodNotAllowed      405
+        ├── InvalidRequest        400  ├── NotAcceptable     406  ├── TooLarge          413
+        │   └── BaseRequired      400  ├── TooSlow           408  ├── LineTooLong       414
+        ├── Unauthenticated       401  ├── NotApplied        409  ├── UnsupportedMedia  415
+        ├── Forbidden             403  ├── PushTooOld        409  ├── RangeImpossible   416
+        │   └── ClientTaken       403  ├── ClientForgotten   409  ├── CannotExpect      417
+        ├── NotFound              404  ├── ConflictSettled   409  ├── Misdirected       421
+        │   └── JournalNotFound   404  ├── ConflictErased    409  ├── PushReused        422
+        │       └── JournalGone   404  ├── AtomGone          409  ├── RateLimited       429
+        └── MethodNotAllowed      405  ├── AtomExists        409  ├── HeadTooLarge      431
+                                       └── ResyncRequired    410  └── Unavailable       503
+                                                                      └── NoRoom        503
 
 Facts are fields; the text is the docstring, which is the `title` that a caller reads.
 """
@@ -288,6 +290,36 @@ class UnsupportedMedia(RequestError):
     code, status = "unsupported_media_type", 415
 
 
+class TooSlow(RequestError):
+    """The body of the request took too long to come: nothing was recorded."""
+
+    code, status = "request_timeout", 408
+
+
+class LineTooLong(RequestError):
+    """The URL is longer than this service reads."""
+
+    code, status = "uri_too_long", 414
+
+
+class HeadTooLarge(RequestError):
+    """The headers are larger, or more, than this service reads."""
+
+    code, status = "headers_too_large", 431
+
+
+class CannotExpect(RequestError):
+    """What the request expects is not known here."""
+
+    code, status = "expectation_failed", 417
+
+
+class Misdirected(RequestError):
+    """The request is for a host that this service is not known as."""
+
+    code, status = "misdirected", 421
+
+
 class RangeImpossible(RequestError):
     """The range lies outside of what there is."""
 
@@ -305,6 +337,19 @@ class PushReused(RequestError):
     """This number or key was used for another content."""
 
     code, status = "push_reused", 422
+
+
+class RateLimited(RequestError):
+    """More than one token or address is given: repeating is safe, later."""
+
+    code, status = "rate_limited", 429
+
+    def __init__(self, detail: str, *, retry_after: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(self.retry_after)}
 
 
 class Unavailable(RequestError):

@@ -17,8 +17,10 @@ from aiohttp import web
 
 from journal.config import Settings
 from journal.service.running import Service
-from journal.web.app import LINE_BYTES, SERVICE, application
+from journal.web.app import SERVICE, application
+from journal.web.connections import Runner
 from journal.web.tracing import Tracing
+from journal.web.walls import WALLS, Walls
 from tests.bouncer import bouncing
 from tests.conforming import conforms
 from tests.role import as_service
@@ -47,6 +49,8 @@ class Reply(msgspec.Struct, frozen=True):
 
 class Harness:
     """A running service. `j` is a journal's name in every call; the default is the one that fixtures make."""
+
+    walls: Walls  # of a service in this process
 
     def __init__(self, url: str, dsn: str, session: aiohttp.ClientSession, service: Service) -> None:
         self.url, self.dsn, self.session, self.service = url, dsn, session, service
@@ -123,15 +127,18 @@ async def serving(dsn: str, folder: Path, *, tracing: Tracing | None = None, **s
         if os.environ.get("JOURNAL_TEST_POOLER") == "pgbouncer" and "listen_dsn" not in settings:
             settings["listen_dsn"] = to
             to = await stack.enter_async_context(bouncing(dsn, size=20))
-        app = application(msgspec.structs.replace(Settings(dsn=to, spool=spool), **settings), tracing=tracing)
-        runner = web.AppRunner(app, max_line_size=LINE_BYTES)
+        known = msgspec.structs.replace(Settings(dsn=to, spool=spool), **settings)
+        app = application(known, tracing=tracing)
+        runner = Runner(app, known.walls)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         port = runner.addresses[0][1]
         session = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=True))
-        yield Harness(f"http://127.0.0.1:{port}", dsn, session, app[SERVICE])
+        running = Harness(f"http://127.0.0.1:{port}", dsn, session, app[SERVICE])
+        running.walls = app[WALLS]
+        yield running
 
 
 async def eventually(holds: Callable[[], Awaitable[Any]], *, seconds: float = 10.0) -> Any:

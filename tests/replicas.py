@@ -30,6 +30,7 @@ from journal.client.http import Http, Refused
 from journal.config import Limits, Settings, Snapshots
 from journal.core.model import Policy
 from journal.web.app import application
+from journal.web.connections import Runner
 from tests.killing import Image, Watch
 from tests.oracle import Held, Recorded, State, change_state, comparable, digest
 from tests.role import as_service
@@ -76,7 +77,7 @@ class Stage:
         self.policies: tuple[Policy, ...] = ()
         self._journals = count(1)
         self._columns: dict[str, str] = {}
-        self._runner: web.AppRunner | None = None
+        self._runner: Runner | None = None
         (folder / "spool").mkdir()
 
     @property
@@ -113,7 +114,7 @@ class Stage:
             dsn=as_service(self.dsn), spool=self.folder / "spool", limits=Limits(atom_bytes=ATOM_BYTES),
             snapshots=Snapshots(kept_s=0.2), read_connections=4,
         )  # fmt: skip
-        self._runner = web.AppRunner(application(settings), shutdown_timeout=0.01)
+        self._runner = Runner(application(settings), settings.walls, shutdown_timeout=0.01)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
 

@@ -16,15 +16,18 @@ from pathlib import Path
 from uuid import uuid4
 
 import aiohttp
-from aiohttp import web
+import msgspec
+import uvloop
 
-from journal.config import Settings
-from journal.web.app import application
+from journal.config import Settings, Walls
+from journal.service.running import Service
+from journal.web import listen
 from tests.harness import Harness
 from tests.role import as_service
 
 ROOT = Path(__file__).parents[1]
 START_S = 30.0
+WALLS = "JOURNAL_TEST_WALLS"  # a variable: what a request may cost, as JSON
 
 
 class Remote(Harness):
@@ -34,6 +37,7 @@ class Remote(Harness):
     """
 
     root = ROOT
+    heights = Walls()
 
     def __init__(self, dsn: str, spool: Path, session: aiohttp.ClientSession, listen_dsn: str | None = None) -> None:
         self.dsn, self.spool, self.session, self.listen_dsn = dsn, spool, session, listen_dsn
@@ -47,7 +51,7 @@ class Remote(Harness):
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, *arguments),
             cwd=self.root,
-            env=os.environ | {"PYTHONPATH": str(self.root)},
+            env=os.environ | {"PYTHONPATH": str(self.root), WALLS: msgspec.json.encode(self.heights).decode()},
             stdin=PIPE,
             stdout=PIPE,
         )
@@ -102,32 +106,36 @@ class Remote(Harness):
 
 
 @asynccontextmanager
-async def serving_apart(dsn: str, folder: Path, *, listen_dsn: str | None = None) -> AsyncIterator[Remote]:
+async def serving_apart(
+    dsn: str, folder: Path, *, listen_dsn: str | None = None, walls: Walls | None = None
+) -> AsyncIterator[Remote]:
     """The service on a database, in a process of its own."""
     spool = folder / f"spool-{uuid4().hex[:8]}"
     spool.mkdir()
     connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector) as session, Remote(dsn, spool, session, listen_dsn) as remote:
-        yield remote
+    async with aiohttp.ClientSession(connector=connector) as session:
+        apart = Remote(dsn, spool, session, listen_dsn)
+        apart.heights = walls or apart.heights
+        async with apart as remote:
+            yield remote
 
 
 async def _serve(dsn: str, spool: Path, port: int, listen_dsn: str | None = None) -> None:
-    loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    loop.add_reader(sys.stdin, stopping.set)  # nothing is ever written to it: it is readable when it ends
-    runner = web.AppRunner(application(Settings(dsn=dsn, spool=spool, listen_dsn=listen_dsn)))
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True)
-        await site.start()
-        print(runner.addresses[0][1], flush=True)
-        await stopping.wait()
-    finally:
+    async def started(_: Service) -> None:
+        print(listener.getsockname()[1], flush=True)
+
+    def ended() -> None:  # nothing is ever written to it: it is readable when it ends
         loop.remove_reader(sys.stdin)
-        await runner.cleanup()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    loop = asyncio.get_running_loop()
+    loop.add_reader(sys.stdin, ended)
+    walls = msgspec.json.decode(os.environ.get(WALLS, "{}"), type=Walls)
+    settings = Settings(dsn=dsn, spool=spool, listen_dsn=listen_dsn, walls=walls)
+    listener = listen.bound("127.0.0.1", port)
+    await listen.serve(settings, listener, started=started, stopping=lambda: None)
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
-    asyncio.run(_serve(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:]))
+    uvloop.run(_serve(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:]))

@@ -16,13 +16,13 @@ import typer
 from rich.markup import escape
 
 import journal
-from journal.cli import jwts, say
+from journal.cli import jwts, say, walls
 from journal.cli.database import opened, reachable, without_password
 from journal.cli.imports import record
 from journal.cli.ndjson import Lines
 from journal.cli.notify import notify
 from journal.cli.options import DATA, Data, Dsn, ListenDsn
-from journal.config import Logs, Settings
+from journal.config import Logs, Settings, Walls
 from journal.core.grants import OPEN
 from journal.service.running import Service
 from journal.store import doors, heads
@@ -32,6 +32,7 @@ from journal.web import listen
 from journal.web import workers as workers_of
 from journal.web.app import verifier
 from journal.web.logs import Json, configure
+from journal.web.walls import shared
 
 Result = TypeVar("Result")
 SAMPLE = "demo"
@@ -88,6 +89,16 @@ def serve(
     migrate: Annotated[
         bool, typer.Option(envvar="JOURNAL_MIGRATE", help="Bring the database up to date first.")
     ] = True,
+    rate: walls.Rate = _DEFAULT.walls.requests_per_s,
+    burst: walls.Burst = _DEFAULT.walls.requests_at_once,
+    streams: walls.Streams = _DEFAULT.walls.streams,
+    downloads: walls.Downloads = _DEFAULT.walls.downloads,
+    connections: walls.Connections = _DEFAULT.walls.connections,
+    idle_s: walls.IdleS = _DEFAULT.walls.idle_s,
+    unlimited: walls.Unlimited = list(_DEFAULT.walls.unlimited),  # noqa: B006 — typer copies it
+    trusted_proxy: walls.TrustedProxy = [],  # noqa: B006
+    cors_origin: walls.CorsOrigin = [],  # noqa: B006
+    allowed_host: walls.AllowedHost = [],  # noqa: B006
     insecure: Annotated[
         bool,
         typer.Option(
@@ -153,6 +164,18 @@ def serve(
 
     The first Ctrl-C or SIGTERM stops it once what is being answered is answered, a second one at once.
     """
+    heights = Walls(
+        requests_per_s=rate,
+        requests_at_once=burst,
+        streams=streams,
+        downloads=downloads,
+        connections=connections,
+        idle_s=idle_s,
+        unlimited=tuple(unlimited),
+        trusted_proxies=tuple(trusted_proxy),
+        cors_origins=tuple(cors_origin),
+        allowed_hosts=tuple(allowed_host),
+    )
     logs = Logs(form=log_format, level=log_level, access=access_log)
     configure(logs)
     if dsn is None and listen_dsn is not None:
@@ -194,6 +217,7 @@ def serve(
                     drain_s=drain_s,
                     logs=logs,
                     trace_to=trace_to,
+                    walls=shared(heights, workers),
                 )
                 is_open = _run(_is_open(settings))
                 if is_open and not insecure:

@@ -12,17 +12,17 @@ from journal.service.running import Service, running
 from journal.web.doors import ACCESS
 from journal.web.logs import accessed
 from journal.web.metrics import GATHERING, Alone, Gathering, Metrics
-from journal.web.middleware import guarded, nowhere
+from journal.web.middleware import asked_before, guarded, nowhere
 from journal.web.routes import Routes
 from journal.web.routing import Route
 from journal.web.tracing import Tracing, to
+from journal.web.walls import WALLS, Walls
 
 if TYPE_CHECKING:
     from journal.web.jwt import Verifier
 
-NOWHERE, ANYWHERE = "none", "/{path:.*}"  # the route of what has none, and where that is
+NOWHERE, ANYWHERE = "none", "/{path:(?s:.*)}"  # the route of what has none, and where: a path may hold a line's end
 SERVICE = web.AppKey("service", Service)
-LINE_BYTES = 65_536  # of a request: a URL names collections, and its cursor names them once more, quoted
 
 
 def application(
@@ -40,9 +40,10 @@ def application(
     gathering = gathering or Alone()
     metrics = Metrics(service, gathering)
     app[SERVICE], app[ACCESS], app[GATHERING] = service, service.access, gathering
+    walls = app[WALLS] = Walls(settings, service.access)
 
     def add(route: Route, method: str) -> None:
-        handler = guarded(route.handler, service.access, route.needs, metrics.of(method, route.path))
+        handler = guarded(route.handler, walls, service.access, route.needs, metrics.of(method, route.path))
         if tracing is not None:
             handler = tracing.traced(method, route.path, handler)
         if settings.logs.access:
@@ -52,6 +53,7 @@ def application(
     for route in Routes(service).table():
         for method in (route.method, "HEAD") if route.method == "GET" else (route.method,):
             add(route, method)
+    add(Route("OPTIONS", NOWHERE, asked_before(walls), "nothing"), "OPTIONS")
     add(Route("*", NOWHERE, nowhere, "nothing"), "*")
     app.on_shutdown.append(_wake)
     if believing is not None:

@@ -22,6 +22,7 @@ from journal.faults import faults
 from journal.service.group import Asked
 from journal.service.rounds import Page, page
 from journal.service.sync import SyncAsked
+from journal.web.receiving import received
 from journal.wire import ChangeRequest, LookupRequest, PushRequest, SyncRequest
 
 _push = msgspec.json.Decoder(PushRequest).decode
@@ -36,12 +37,7 @@ async def body(request: web.Request, limits: Limits) -> bytes:
     """The body's bytes; UnsupportedMedia where they are not said to be JSON."""
     if request.headers.get("Content-Type") != "application/json" and not _is_json(request):
         raise UnsupportedMedia("send it as Content-Type: application/json")
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise TooLarge([Fault("", "the body is too large", limits.body_bytes)]) from None
-    except web.RequestPayloadError:
-        raise InvalidRequest([Fault("", "the body is not what its Content-Encoding says, or is cut off")]) from None
+    return await received(request, limits)
 
 
 def _is_json(request: web.Request) -> bool:

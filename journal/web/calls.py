@@ -14,21 +14,27 @@ from journal.errors import (
     AtomExists,
     AtomGone,
     BaseRequired,
+    CannotExpect,
     ClientForgotten,
     ConflictErased,
     ConflictSettled,
+    HeadTooLarge,
     InvalidRequest,
     JournalNotFound,
+    LineTooLong,
     MethodNotAllowed,
+    Misdirected,
     NotAcceptable,
     NotApplied,
     NotFound,
     PushReused,
     PushTooOld,
     RangeImpossible,
+    RateLimited,
     RequestError,
     ResyncRequired,
     TooLarge,
+    TooSlow,
     UnsupportedMedia,
 )
 from journal.service.answer import MEDIA
@@ -252,7 +258,8 @@ def _page(forms: Mapping[str, Schema], **more: Any) -> Call:
 
 ALWAYS = (InvalidRequest,)  # of what reads its query
 OF_A_JOURNAL = (JournalNotFound,)
-WITH_A_BODY = (TooLarge, UnsupportedMedia)
+WITH_A_BODY = (TooLarge, UnsupportedMedia, TooSlow)
+ANYWHERE = (Misdirected, RateLimited, LineTooLong, HeadTooLarge, CannotExpect)  # before a route is looked at
 NEVER_TOLD = (MethodNotAllowed,)  # it is of no call, but of a method that a path does not know
 
 SHAPES: dict[type[RequestError], Struct] = {

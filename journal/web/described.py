@@ -236,12 +236,23 @@ class SyncAnswer(msgspec.Struct, omit_defaults=True):
     resync: ResyncProblem | UnsetType = UNSET
 
 
+class LimitsAnswer(Limits, frozen=True, kw_only=True):
+    """What a request may ask for, and how often; 0: no limit. A process of several tells its share."""
+
+    requests_per_s: float
+    requests_at_once: int
+    streams: int
+    downloads: int
+    body_s: float
+    body_bytes_per_s: int
+
+
 class AboutAnswer(msgspec.Struct):
     """What this service is, and what may be asked of it."""
 
     version: Literal[1]
     software: str
-    limits: Limits
+    limits: LimitsAnswer
     policies: list[Policy]
     forms: list[str]
 

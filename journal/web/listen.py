@@ -16,7 +16,8 @@ from aiohttp import web
 
 from journal.config import Settings
 from journal.service.running import Service
-from journal.web.app import LINE_BYTES, SERVICE, application
+from journal.web.app import SERVICE, application
+from journal.web.connections import FILES_APART, Runner, notice_the_dead
 from journal.web.metrics import Alone, Gathering, apart
 
 GRACE_S = 20.0
@@ -59,10 +60,11 @@ async def serve(
     `gathering`: how it comes by the figures of others, if there are; `metrics`: where to tell them to whoever asks.
     """
     told = told_to_stop(stopping)
-    _allow_files()
+    files = _allow_files()
     gathering = gathering or Alone()
     app = application(settings, gathering)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE_S, max_line_size=LINE_BYTES)
+    runner = Runner(app, settings.walls, most=files - FILES_APART, shutdown_timeout=GRACE_S)
+    notice_the_dead(listener, settings.walls.stalled_s)
     await runner.setup()
     try:
         async with telling(metrics, gathering):
@@ -91,12 +93,13 @@ async def telling(port: socket.socket | None, gathering: Gathering) -> AsyncIter
         await runner.cleanup()
 
 
-def _allow_files() -> None:
-    """Open as many files as the system lets us; many let a program open 1024 unless it asks."""
+def _allow_files() -> int:
+    """Open as many files as the system lets us; many let a program open 1024 unless it asks. How many that are."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = max(soft, FILES) if hard == resource.RLIM_INFINITY else hard  # macOS has a limit besides, and refuses more
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def _collect_seldom() -> None:

@@ -12,11 +12,22 @@ from time import perf_counter
 
 from aiohttp import web
 
-from journal.errors import Fault, JournalGone, MethodNotAllowed, NoRoom, NotFound, RequestError, TooLarge, Unavailable
+from journal.errors import (
+    Fault,
+    JournalGone,
+    MethodNotAllowed,
+    NoRoom,
+    NotFound,
+    RateLimited,
+    RequestError,
+    TooLarge,
+    Unavailable,
+)
 from journal.service.access import Access
 from journal.store.origin import REQUEST_ID
 from journal.web import doors, send
 from journal.web.routing import Count, Handler, Need
+from journal.web.walls import Walls, refused_to_a_stream
 
 _log = logging.getLogger(__name__)
 GONE = 499
@@ -31,8 +42,9 @@ class InternalError(RequestError):
     code, status = "internal_error", 500
 
 
-def guarded(handler: Handler, access: Access, needs: Need, count: Count) -> Handler:
+def guarded(handler: Handler, walls: Walls, access: Access, needs: Need, count: Count) -> Handler:
     """The handler, for callers who may, counted; errors as problems, X-Request-Id on what could still have it."""
+    origins, is_listed = walls.origins, walls.origins.is_on
 
     @wraps(handler)
     async def guard(request: web.Request) -> web.StreamResponse:
@@ -40,13 +52,23 @@ def guarded(handler: Handler, access: Access, needs: Need, count: Count) -> Hand
         known = request.headers.get("X-Request-Id")
         request_id = known if known is not None and _ID.fullmatch(known) else f"{_process}-{next(_count):x}"
         REQUEST_ID.set(request_id)  # for what is sent in pieces, PostgreSQL and the log
+        besides = None
+        if is_listed:
+            besides = origins.besides(request)
+            send.BESIDES.set(besides.headers)
         try:
+            walls.admit(request)
             if needs not in ("nothing", "ticket"):
-                doors.admit(request, await doors.caller_of(request, access), needs)
+                caller = await doors.caller_of(request, access)
+                doors.admit(request, caller, needs)
+                if caller.owner is not None:
+                    walls.admit_caller(caller)
             try:
                 response = await handler(request)
             except JournalGone:  # only what was remembered is known to be gone: test_read_your_writes.py
                 response = await handler(request)
+        except RateLimited as error:
+            response = refused_to_a_stream(request, error) or send.problem(error)
         except RequestError as error:
             response = send.problem(error)
         except web.HTTPException as error:
@@ -61,7 +83,7 @@ def guarded(handler: Handler, access: Access, needs: Need, count: Count) -> Hand
             else:
                 _log.exception("request %s failed: %s %s", request_id, request.method, request.path)
                 response = send.problem(InternalError(f"request {request_id}; nothing was half recorded"))
-        send.finish(request, response, request_id)
+        send.finish(request, response, request_id, besides)
         count(request, response, began)
         return response
 
@@ -78,6 +100,15 @@ async def nowhere(request: web.Request) -> web.StreamResponse:
     if allowed:
         raise MethodNotAllowed(sorted(allowed))
     raise NotFound("no such path")
+
+
+def asked_before(walls: Walls) -> Handler:
+    """What answers browsers that ask whether they may ask (CORS), and else leads nowhere."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return walls.origins.asked_before(request) or await nowhere(request)
+
+    return answer
 
 
 def _known(error: web.HTTPException) -> RequestError:

@@ -15,7 +15,7 @@ from msgspec import UnsetType
 
 import journal
 from journal.config import Limits
-from journal.errors import RequestError, Unavailable
+from journal.errors import Forbidden, RequestError, Unavailable
 from journal.service.answer import MEDIA, Answer, whole
 from journal.web import calls as known
 from journal.web import send, wording
@@ -201,7 +201,8 @@ def _errors_of(route: Route, call: Call) -> list[type[RequestError]]:
     found += known.ALWAYS if call.reads_query else ()
     found += known.OF_A_JOURNAL if "{j}" in route.path else ()
     found += known.WITH_A_BODY if call.body is not None else ()
-    found += (Unavailable, InternalError)
+    found += (Unavailable, InternalError, *known.ANYWHERE)
+    found += (Forbidden,) if route.method != "GET" else ()  # to pages of others: web/origins.py
     if route.needs != "nothing":
         found += [error for error in errors() if error.status in _OF_CALLERS]
     return list(dict.fromkeys(found))

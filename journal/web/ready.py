@@ -6,7 +6,7 @@ aiohttp's way.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from email.utils import formatdate
 from functools import lru_cache
 
@@ -15,6 +15,12 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import SERVER_SOFTWARE
 
 LARGEST = 64 << 10  # beyond it a copy costs more than it saves
+ALWAYS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""What every answer bears, unless it says otherwise itself: nothing here is a page, or part of somebody's page."""
 
 
 def is_plain(request: web.BaseRequest) -> bool:
@@ -24,8 +30,16 @@ def is_plain(request: web.BaseRequest) -> bool:
 
 def prefix(status: int, reason: str, headers: Mapping[str, str], size: int) -> bytes:
     """The head of an answer as far as it is the same each time it is sent; `headers` must be known to be sound."""
-    lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers.items())]
-    return "\r\n".join([*lines, f"Content-Length: {size}", f"Server: {SERVER_SOFTWARE}", "X-Request-Id: "]).encode()
+    lines = [f"HTTP/1.1 {status} {reason}", *map(": ".join, headers.items()), f"Content-Length: {size}"]
+    always = _ALWAYS if ALWAYS.keys().isdisjoint(headers) else _lines(ALWAYS.keys() - headers.keys())
+    return "\r\n".join([*lines, always, f"Server: {SERVER_SOFTWARE}", "X-Request-Id: "]).encode()
+
+
+def _lines(names: Iterable[str]) -> str:
+    return "\r\n".join(f"{name}: {ALWAYS[name]}" for name in sorted(names))
+
+
+_ALWAYS = _lines(ALWAYS)
 
 
 class Ready(web.StreamResponse):
@@ -35,6 +49,7 @@ class Ready(web.StreamResponse):
         super().__init__(status=status)
         self._lines, self._content = head, body
         self.request_id = ""
+        self.besides = b""  # lines, each with its end
         self._writer: AbstractStreamWriter | None = None
 
     @property
@@ -51,7 +66,7 @@ class Ready(web.StreamResponse):
         """Write it all."""
         self._writer = request.writer
         if request.transport is not None:  # else the client went away
-            rest = b"%b\r\nDate: %b\r\n\r\n" % (self.request_id.encode(), _date(int(time.time())))
+            rest = b"%b\r\nDate: %b\r\n%b\r\n" % (self.request_id.encode(), _date(int(time.time())), self.besides)
             request.transport.write(b"".join((self._lines, rest, self._content)))
         return self._writer
 

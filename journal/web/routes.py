@@ -30,6 +30,7 @@ from journal.web.pages import DOCS, Pages
 from journal.web.queries import Queries
 from journal.web.recovery import Recovery
 from journal.web.routing import J, Route
+from journal.web.walls import WALLS
 from journal.wire import CallerAnswer, CollectionRequest, GrantAnswer, TicketAnswer, rfc3339
 
 POLICIES: tuple[Policy, ...] = ("server", "merge", "client", "newest", "both")
@@ -83,7 +84,7 @@ class Routes:
             {
                 "version": 1,
                 "software": f"journal {journal.__version__}",
-                "limits": self.limits,
+                "limits": request.app[WALLS].told(self.limits),
                 "policies": POLICIES,
                 "forms": list(MEDIA.values()),
             }
@@ -252,7 +253,7 @@ class Routes:
         if request[REACH].reads is not None and not snapshots.is_of(name, readable(request, asked.get("collections"))):
             raise snapshots.not_kept()  # what it is of has to be said by who may not read everything
         coding = negotiate.coding(request.headers.get("Accept-Encoding"))
-        with self.service.snapshots.read() as piece:
+        with request.app[WALLS].download(request), self.service.snapshots.read() as piece:
             found = await self.service.snapshots.file(request.match_info["j"], name, coding)
             return await send.file(request, found, piece)
 

@@ -2,8 +2,10 @@
 
 import gzip
 import re
+import secrets
 import zlib
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from functools import lru_cache
 from http import HTTPStatus
 from typing import IO, Protocol
@@ -15,18 +17,23 @@ from aiohttp.typedefs import LooseHeaders
 from multidict import CIMultiDict
 
 from journal.errors import RangeImpossible, RequestError, ResyncRequired
-from journal.service.answer import Answer
+from journal.service.answer import NEVER, REVALIDATE, Answer
 from journal.service.snapshots import File
 from journal.store.origin import REQUEST_ID
 from journal.web import ready
-from journal.web.doors import same
+from journal.web.doors import CALLER, same
 from journal.web.negotiate import Coding, coding
+from journal.web.origins import Besides
 
+BESIDES: ContextVar[Mapping[str, str]] = ContextVar("besides")
 COMPRESSED_FROM = 1024
+FOR_AN_HOUR = "public, max-age=3600, immutable"
 REASON = web.ResponseKey("reason", str)  # of a 410
 VARY = "Accept, Accept-Encoding, Authorization"
 _ONE_RANGE = re.compile(r"([0-9]{0,18})-([0-9]{0,18})")
 _NONE: dict[str, str] = {}
+ALWAYS = ready.ALWAYS
+_VARIANTS: dict[Coding, tuple[str, str]] = {it: (it, f"{it}, private") for it in ("zstd", "gzip", "identity")}
 _CODED_OR_NOT_TO_BE = ("ETag", "Content-Encoding")
 _encode = msgspec.json.Encoder().encode
 
@@ -34,6 +41,14 @@ _encode = msgspec.json.Encoder().encode
 def json(body: object, *, status: int = 200, headers: LooseHeaders | None = None) -> web.Response:
     """A small body that is told as it is."""
     return web.Response(body=_encode(body), status=status, content_type="application/json", headers=headers)
+
+
+def refused(error: RequestError) -> web.Response:
+    """A problem that no handler had to do with, whole as it is."""
+    response = problem(error)
+    response.headers["X-Request-Id"] = secrets.token_hex(8)
+    response.headers.update(ALWAYS)
+    return response
 
 
 def problem(error: RequestError, headers: dict[str, str] | None = None) -> web.Response:
@@ -56,11 +71,15 @@ async def answer(request: web.Request, told: Answer, *, headers: Mapping[str, st
         return await _pieces(request, told, accepted)
     if len(told.body) < COMPRESSED_FROM:
         accepted = "identity"
-    known = told.coded.get(accepted)
+    is_own = is_private(request)
+    variants = _VARIANTS[accepted]
+    known = told.coded.get(variants[is_own])
     if known is None:
-        body, lines = _coded(told.body, accepted), _headers(told, accepted)
+        other = told.coded.get(variants[not is_own])  # its bytes are the same
+        body = _coded(told.body, accepted) if other is None else other[0]
+        lines = _headers(told, accepted, is_own=is_own)
         lines.update(headers)
-        known = told.coded[accepted] = body, lines, ready.prefix(200, "OK", lines, len(body))
+        known = told.coded[variants[is_own]] = body, lines, ready.prefix(200, "OK", lines, len(body))
     body, lines, head = known
     if told.tag and "If-None-Match" in request.headers and matches(request, lines["ETag"]):
         return web.Response(status=304, headers=_without_body(lines))
@@ -72,28 +91,52 @@ async def answer(request: web.Request, told: Answer, *, headers: Mapping[str, st
 def decided(request: web.Request, status: int, body: bytes) -> web.StreamResponse:
     """What a push was answered, in the bytes that were kept."""
     if len(body) < COMPRESSED_FROM and ready.is_plain(request):
-        return ready.Ready(status, _prefix(status, len(body)), body)
-    return web.Response(body=body, status=status, headers=_of_decided(status))
+        return ready.Ready(status, _prefix(status, len(body), is_own=is_private(request)), body)
+    return web.Response(body=body, status=status, headers=_of_decided(status, is_own=is_private(request)))
 
 
 @lru_cache(maxsize=1024)
-def _prefix(status: int, size: int) -> bytes:
-    return ready.prefix(status, HTTPStatus(status).phrase, _of_decided(status), size)
+def _prefix(status: int, size: int, *, is_own: bool) -> bytes:
+    return ready.prefix(status, HTTPStatus(status).phrase, _of_decided(status, is_own=is_own), size)
 
 
-def _of_decided(status: int) -> dict[str, str]:
+def _of_decided(status: int, *, is_own: bool) -> dict[str, str]:
     if status == 200:
-        return {"Content-Type": "application/json"}
-    return {"Content-Type": "application/problem+json", "Cache-Control": "no-store"}
+        return {"Content-Type": "application/json"} | ({"Cache-Control": NEVER} if is_own else {})
+    return {"Content-Type": "application/problem+json", "Cache-Control": NEVER}
 
 
-def finish(request: web.Request, response: web.StreamResponse, request_id: str) -> None:
-    """What every answer gets that is not on its way yet."""
+def is_private(request: web.Request) -> bool:
+    """Whether the answer is for one caller and no cache that others share: who needed a token to ask."""
+    try:
+        return request[CALLER].owner is not None
+    except KeyError:  # nobody was asked who it is
+        return False
+
+
+def private(cache: str) -> str:
+    """The same Cache-Control, for one caller."""
+    if cache == NEVER:
+        return cache
+    return cache.replace("public", "private") if cache.startswith("public") else f"private, {cache}"
+
+
+def finish(request: web.Request, response: web.StreamResponse, request_id: str, besides: Besides | None = None) -> None:
+    """What every answer gets that is not on its way yet. `besides`: what a browser needs so that a page may read it."""
     if isinstance(response, ready.Ready):
         response.request_id = request_id
+        if besides is not None:
+            response.besides = besides.lines
     elif not response.prepared:
-        response.headers["X-Request-Id"] = request_id
+        headers = response.headers
+        headers["X-Request-Id"] = request_id
         compress(request, response)
+        for name, value in ALWAYS.items():
+            headers.setdefault(name, value)
+        if is_private(request):
+            headers.setdefault("Cache-Control", private(REVALIDATE))
+        if besides is not None:
+            headers.extend(besides.headers)
 
 
 def compress(request: web.Request, response: web.StreamResponse) -> None:
@@ -118,8 +161,9 @@ def matches(request: web.Request, tag: str) -> bool:
     return header.strip() == "*" or tag in (known.strip().removeprefix("W/") for known in header.split(","))
 
 
-def _headers(told: Answer, accepted: Coding) -> CIMultiDict[str]:
-    headers = CIMultiDict({"Content-Type": told.media, "Cache-Control": told.cache, "Vary": VARY})
+def _headers(told: Answer, accepted: Coding, *, is_own: bool) -> CIMultiDict[str]:
+    cache = private(told.cache) if is_own else told.cache
+    headers = CIMultiDict({"Content-Type": told.media, "Cache-Control": cache, "Vary": VARY})
     if told.tag:
         headers["ETag"] = f'"{told.tag}"' if accepted == "identity" else f'"{told.tag}-{accepted}"'  # one a coding
     if accepted != "identity":
@@ -166,10 +210,10 @@ def _compressor(accepted: Coding) -> _Compressor:
 
 async def _pieces(request: web.Request, told: Answer, accepted: Coding) -> web.StreamResponse:
     try:
-        headers = _headers(told, accepted)
+        headers = _headers(told, accepted, is_own=is_private(request))
         if told.tag and matches(request, headers["ETag"]):
             return web.Response(status=304, headers=_without_body(headers))
-        headers.update(identified())
+        headers.extend(identified())
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         if request.method != "HEAD":
@@ -182,8 +226,8 @@ async def _pieces(request: web.Request, told: Answer, accepted: Coding) -> web.S
 
 
 def identified() -> dict[str, str]:
-    """The header that names the request, for what is sent in pieces."""
-    return {"X-Request-Id": REQUEST_ID.get()}
+    """What `finish` would give, for what is sent in pieces."""
+    return {"X-Request-Id": REQUEST_ID.get(), **ALWAYS, **BESIDES.get(_NONE)}
 
 
 async def _write(
@@ -204,7 +248,7 @@ async def file(request: web.Request, found: File, piece: int) -> web.StreamRespo
     headers = {
         "Content-Type": "application/x-ndjson",
         "ETag": tag,
-        "Cache-Control": "public, max-age=3600, immutable",
+        "Cache-Control": private(FOR_AN_HOUR) if is_private(request) else FOR_AN_HOUR,
         "Vary": VARY,
         "Accept-Ranges": "bytes",
         "Journal-Revision": str(found.snapshot.revision),
@@ -219,7 +263,9 @@ async def file(request: web.Request, found: File, piece: int) -> web.StreamRespo
         start, end = part or (0, size)
         if part is not None:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-        response = web.StreamResponse(status=200 if part is None else 206, headers=headers | identified())
+        lines = CIMultiDict(headers)
+        lines.extend(identified())
+        response = web.StreamResponse(status=200 if part is None else 206, headers=lines)
         response.content_length = end - start
         await response.prepare(request)
         if request.method != "HEAD":

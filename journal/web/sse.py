@@ -21,6 +21,7 @@ from journal.service.stream import Stream
 from journal.web import doors, send
 from journal.web import parameters as read
 from journal.web.queries import Queries
+from journal.web.walls import WALLS
 
 PATIENCE_S = 60.0  # for a reader that takes nothing
 LONGEST_PAUSE_S = 0.05
@@ -38,6 +39,14 @@ async def stream(service: Service, request: web.Request) -> web.StreamResponse:
     journal = request.match_info["j"]
     caller, again = await _caller(service, request, journal)
     doors.admit(request, caller, "read")
+    walls = request.app[WALLS]
+    walls.admit_caller(caller)
+    with walls.stream(request):
+        return await _streamed(service, request, caller, again)
+
+
+async def _streamed(service: Service, request: web.Request, caller: Caller, again: Again) -> web.StreamResponse:
+    journal = request.match_info["j"]
     asked = Queries.stream.read(request.rel_url.raw_query_string)
     if "Last-Event-ID" in request.headers:
         asked["since"] = read.since(request.headers["Last-Event-ID"])

@@ -354,7 +354,7 @@ async def test_a_second_signal_does_not_wait(database: str, tmp_path: Path) -> N
     process, url, _ = await serve("--dsn", database, "--data", tmp_path)
     place = urlsplit(url)
     _, slow = await asyncio.open_connection(place.hostname, place.port)
-    slow.write(b"POST /v1/journals/j/changes HTTP/1.1\r\nHost: j\r\nContent-Type: application/json\r\n")
+    slow.write(b"POST /v1/journals/j/changes HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
     slow.write(b"Content-Length: 100\r\n\r\n{")  # and no more
     await slow.drain()
     await done("status", "--url", url)

@@ -163,7 +163,7 @@ async def test_more_streams_than_the_system_allows_unasked(database: str, tmp_pa
         host, port = served.url.removeprefix("http://").split(":")
         opened = [await asyncio.open_connection(host, int(port)) for _ in range(350 * count)]
         for _, writer in opened:
-            writer.write(b"GET /v1/journals/j/stream?since=0 HTTP/1.1\r\nHost: x\r\n\r\n")
+            writer.write(b"GET /v1/journals/j/stream?since=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         async with asyncio.timeout(30):
             heads = [await reader.readuntil(b"event: deltas") for reader, _ in opened]
         for _, writer in opened:

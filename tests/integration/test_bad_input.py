@@ -686,7 +686,7 @@ def head(
     """The head of a request, as it is written."""
     lines: list[Any] = [
         f"{method} {path} HTTP/{version}",
-        "Host: journal",
+        "Host: localhost",
         "Connection: close",
         f"Content-Length: {len(body)}",
     ]

@@ -142,7 +142,7 @@ async def test_p12_a_snapshot_does_not_grow_memory(apart: Remote, coding: str) -
 async def test_p12_readers_that_never_read_cost_little_and_hold_no_connection(apart: Remote) -> None:
     idle = memory_mb(apart.pid, "VmRSS")
     place = urlsplit(apart.url)
-    asking = b"GET /v1/journals/big/deltas?since=0&format=ndjson HTTP/1.1\r\nHost: here\r\n\r\n"
+    asking = b"GET /v1/journals/big/deltas?since=0&format=ndjson HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
     with contextlib.ExitStack() as opened:
         for _ in range(6):

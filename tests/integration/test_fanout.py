@@ -157,7 +157,7 @@ async def test_p12_who_does_not_read_holds_up_nobody(service: Harness) -> None:
     host, port = service.url.removeprefix("http://").split(":")
     idle = [await asyncio.open_connection(host, int(port), limit=1024) for _ in range(5)]
     for _, writer in idle:
-        writer.write(f"GET /v1/journals/j/stream?since={at} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        writer.write(f"GET /v1/journals/j/stream?since={at} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     await follow(service, 5)
     async with audience_beside(service, at) as told:
         for n in range(40):

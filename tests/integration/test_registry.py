@@ -210,9 +210,8 @@ async def test_whatever_a_client_calls_itself_the_registry_goes_on(service: Harn
     cursor = await pushed(service, insert("todo", "a"))
     host, port = service.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    head = (
-        f"GET /v1/journals/j/deltas?since={cursor}&client={ME} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nUser-Agent: "
-    )
+    head = f"GET /v1/journals/j/deltas?since={cursor}&client={ME} HTTP/1.1\r\nHost: localhost\r\n"
+    head += "Connection: close\r\nUser-Agent: "
     writer.write(head.encode() + agent.encode("utf-8", "surrogatepass") + b"\r\n\r\n")
     assert (await reader.readline()).startswith(b"HTTP/1.1 200")
     writer.close()

@@ -524,7 +524,7 @@ async def test_trap_10_readers_beyond_what_is_admitted_are_told_to_come_later_an
         with contextlib.ExitStack() as opened:
             for _ in range(3):
                 reader = opened.enter_context(socket.create_connection((url.hostname, url.port), timeout=30))
-                reader.sendall(f"GET {found} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+                reader.sendall(f"GET {found} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
                 assert (await asyncio.to_thread(reader.recv, 12)) == b"HTTP/1.1 200"
 
             late = await running.call("GET", found)

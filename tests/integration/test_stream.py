@@ -351,7 +351,7 @@ async def test_p12_a_reader_that_never_reads_is_closed(service: Harness, monkeyp
     at = await pushed(service, insert("todo", "a"))
     host, port = service.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
-    writer.write(f"GET /v1/journals/j/stream?since={at} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    writer.write(f"GET /v1/journals/j/stream?since={at} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     await reader.readline()
     for n in range(100):
         await pushed(service, update("todo", "a", {"t": f"{n}" + "z" * 200_000}))
@@ -377,7 +377,7 @@ async def test_p12_a_slow_but_steady_reader_is_not_cut_off(service: Harness, mon
         await pushed(service, insert("todo", f"{n}", {"t": "w" * 900_000}))
     host, port = service.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 16)
-    writer.write(f"GET /v1/journals/j/stream?since={at} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    writer.write(f"GET /v1/journals/j/stream?since={at} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     size = 0
     async with asyncio.timeout(60):
         while size < 10_800_000:  # at 4 MB/s: several times as long as the patience
