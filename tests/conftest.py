@@ -7,11 +7,15 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from journal.store.migrate import migrate
 from tests.harness import Harness, serving
 from tests.postgres import Server, server
 from tests.role import cloned, role, serves
+
+settings.register_profile("no timing", deadline=None)  # how long an example takes says what else the machine does
+settings.load_profile("no timing")
 
 _SERVER = pytest.StashKey[Server]()
 
