@@ -21,6 +21,7 @@ from journal.config import Walls
 from journal.core import addresses
 from journal.errors import Fault, InvalidRequest, RateLimited, RequestError, UnsupportedMedia
 from journal.web import send
+from journal.web.ready import Ready
 
 LINE_BYTES = 65_536  # of a request: a URL names collections, and its cursor names them once more, quoted
 FIELD_BYTES = 8190
@@ -29,6 +30,7 @@ HEAD_BYTES = LINE_BYTES + 65_536  # all of it
 LINGER_S = 10.0  # for which a body that nobody wants is still taken, so that the answer gets through
 FILES_APART = 200  # open files that are not for connections: PostgreSQL, the spool
 FOREVER_S = 1e9
+_take, _finish = web.RequestHandler.data_received, web.RequestHandler.finish_response
 KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 
 
@@ -97,9 +99,10 @@ class Connection(web.RequestHandler):
         """Let aiohttp have it, unless nobody wants it any more."""
         if self._is_refused:
             return
-        web.RequestHandler.data_received(self, data)
+        _take(self, data)
         if self._request_count != self._requests:
-            self._requests, self._head_bytes, self.body_bytes = self._request_count, 0, 0
+            self._requests = self._request_count
+            self._head_bytes = self.body_bytes = 0
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
@@ -140,14 +143,14 @@ class Connection(web.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
         """Send it: as a problem where aiohttp itself answers; and read no packed body that nobody wanted."""
-        if isinstance(resp, web.HTTPException):
+        if resp.__class__ is not Ready and isinstance(resp, web.HTTPException):  # which takes a microsecond to find out
             resp = send.refused(_of_http(resp))
             resp.force_close()
         if not request._payload.is_eof() and (self._is_refused or hdrs.CONTENT_ENCODING in request.headers):
             self.refuse()
             if not resp.prepared:
                 resp.force_close()
-        return web.RequestHandler.finish_response(self, request, resp, start_time)
+        return _finish(self, request, resp, start_time)
 
     def handle_error(
         self,
