@@ -73,7 +73,7 @@ def guarded(handler: Handler, walls: Walls, access: Access, needs: Need, count: 
             response = send.problem(error)
         except web.HTTPException as error:
             response = send.problem(_known(error))
-        except ConnectionResetError:  # the client went away in the middle: nobody is there to be told anything
+        except ConnectionError:  # the client went away in the middle: nobody is there to be told anything
             response = web.Response(status=GONE)
             count(request, response, began)
             return response

@@ -294,7 +294,7 @@ async def spool_disk_full(folder: Path) -> AsyncIterator[Scene]:
                 await asyncio.sleep(seconds)
                 disk.clear()
 
-            yield Scene(service, happen, bytes_each=30_000)
+            yield Scene(service, happen, bytes_each=12_000)
 
 
 # Time
