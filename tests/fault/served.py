@@ -50,7 +50,13 @@ class Served:
         ours = {name: value for name, value in os.environ.items() if not name.startswith("JOURNAL_")}
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *self._command, cwd=ROOT, env=ours | self._more, stdin=PIPE, stdout=PIPE, stderr=log
+                *self._command,
+                cwd=ROOT,
+                env=ours | self._more,
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=log,
+                start_new_session=True,  # or the end of a shell that began the run would wake it where it is stopped
             )
         assert self.process.stdout is not None
         async with asyncio.timeout(START_S):
