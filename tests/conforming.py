@@ -17,7 +17,7 @@ import msgspec
 
 from journal.config import Settings
 from journal.service.running import Service
-from journal.web.openapi import document
+from journal.web.description.openapi import document
 from journal.web.routes import Routes
 from journal.wire import COMPONENT
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from journal.config import Jwt
-from journal.web.jwt import Verifier
+from journal.web.jwts.verifier import Verifier
 from tests.harness import Json
 
 SECRET = "a secret of thirty-two characters"

@@ -19,7 +19,7 @@ from journal.web.tracing import Tracing, to
 from journal.web.walls import WALLS, Walls
 
 if TYPE_CHECKING:
-    from journal.web.jwt import Verifier
+    from journal.web.jwts.verifier import Verifier
 
 NOWHERE, ANYWHERE = "none", "/{path:(?s:.*)}"  # the route of what has none, and where: a path may hold a line's end
 SERVICE = web.AppKey("service", Service)
@@ -68,7 +68,7 @@ def verifier(settings: Settings) -> "Verifier | None":
     """What believes JWTs; None where none are taken."""
     if settings.jwt is None:
         return None
-    from journal.web.jwt import Verifier  # cryptography takes 40 ms to load: only where it is needed
+    from journal.web.jwts.verifier import Verifier  # cryptography takes 40 ms to load: only where it is needed
 
     return Verifier(settings.jwt)
 

@@ -22,10 +22,10 @@ from journal.service.sync import SyncAsked
 from journal.service.verify import DigestAsked, ManifestAsked
 from journal.web import bodies, negotiate, send, sse
 from journal.web import parameters as read
+from journal.web.description.openapi import Described
 from journal.web.doors import CALLER, REACH, admit, caller_of, operator, readable
 from journal.web.health import Health
 from journal.web.metrics import metrics
-from journal.web.openapi import Described
 from journal.web.pages import DOCS, Pages
 from journal.web.queries import Queries
 from journal.web.recovery import Recovery

@@ -24,7 +24,7 @@ from journal.core.rates import Rates
 from journal.errors import RateLimited
 from journal.service.access import Access
 from journal.web.connections import connection_of, is_at_home
-from journal.web.described import LimitsAnswer
+from journal.web.description.described import LimitsAnswer
 from journal.web.doors import CALLER
 from journal.web.origins import Origins
 

@@ -13,7 +13,7 @@ from journal.config import Limits
 from journal.core import ijson
 from journal.errors import Fault, InvalidRequest, TooLarge
 from journal.web import bodies
-from journal.web.described import BESIDES
+from journal.web.description.described import BESIDES
 from journal.wire import (
     CollectionRequest,
     CompactRequest,

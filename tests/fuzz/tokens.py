@@ -12,8 +12,8 @@ import msgspec
 from journal.config import Jwt
 from journal.core.grants import Caller
 from journal.errors import RequestError, Unauthenticated
-from journal.web import keys
-from journal.web.jwt import Verifier
+from journal.web.jwts import keys
+from journal.web.jwts.verifier import Verifier
 from tests.fuzz.target import Target, text_of
 
 SECRET = "a secret of thirty-two characters"

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import msgspec
 import pytest
@@ -15,7 +15,7 @@ from journal.config import Memory
 from tests.harness import Harness, Json, Reply, delete, eventually, insert, put, serving, update
 from tests.oracle import State, apply, comparable, comparable_state
 
-ME, YOU = str(uuid4()), str(uuid4())
+ME, YOU = str(UUID(int=1)), str(UUID(int=2))
 WAYS: dict[str, Json] = {"memory": {}, "state": {"include": "meta"}, "record": {"include": "revisions"}}
 FORMS = ("json", "ndjson", "msgpack")
 

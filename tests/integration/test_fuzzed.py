@@ -12,7 +12,7 @@ from journal.client.calls import Journal
 from journal.client.http import Http, Unreachable, _refusal
 from journal.config import Jwt, Limits
 from journal.errors import Fault, InvalidRequest, Unauthenticated
-from journal.web.claims import caller
+from journal.web.jwts.claims import caller
 from journal.web.queries import Queries
 from journal.wire import HeadAnswer
 from tests.harness import Harness, insert

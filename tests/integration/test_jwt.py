@@ -16,8 +16,8 @@ from aiohttp.web import Request, StreamResponse
 
 from journal.config import Jwt
 from journal.errors import Unauthenticated, Unavailable
-from journal.web.jwks import LARGEST
-from journal.web.jwt import Verifier
+from journal.web.jwts.jwks import LARGEST
+from journal.web.jwts.verifier import Verifier
 from tests.harness import eventually
 from tests.jwts import KEYS, SECRET, Lister, by_hand, listed_at, listing, of_secret, signer, unsigned, verifying
 

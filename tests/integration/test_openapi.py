@@ -14,9 +14,9 @@ from openapi_spec_validator import validate
 from journal.config import Settings
 from journal.core.names import atom_ok, collection_ok, journal_ok
 from journal.service.running import Service
-from journal.web import wording
-from journal.web.calls import NEVER_TOLD, REQUEST_HEADERS, calls
-from journal.web.openapi import errors
+from journal.web.description import wording
+from journal.web.description.calls import NEVER_TOLD, REQUEST_HEADERS, calls
+from journal.web.description.openapi import errors
 from journal.web.routes import Routes
 from journal.wire import AtomName, CollectionName, JournalName, schema_of
 from tests.conforming import bodies_conform, conforms, described
@@ -45,7 +45,7 @@ def test_every_route_is_in_it_and_everything_in_it_is_a_route() -> None:
     routes = {(route.method, route.path) for route in Routes(Service(settings)).table()}
 
     assert {(method, path) for method, path, _ in operations()} == routes
-    assert calls(settings.limits).keys() == routes, "journal/web/calls.py has a line a route"
+    assert calls(settings.limits).keys() == routes, "journal/web/description/calls.py has a line a route"
     names = [said["operationId"] for _, _, said in operations()]
     assert len(set(names)) == len(names)
 

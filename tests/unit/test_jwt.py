@@ -13,8 +13,8 @@ from rich.pretty import pretty_repr
 from journal.config import Jwt, Settings
 from journal.core.grants import Caller, Grant
 from journal.errors import Unauthenticated
-from journal.web import jwt as jwts
-from journal.web.jwt import LONGEST, Verifier
+from journal.web.jwts import verifier as jwts
+from journal.web.jwts.verifier import LONGEST, Verifier
 from journal.web.worker import heard, told
 from tests.jwts import SECRET, by_hand, of_secret, signer, unsigned
 

@@ -12,7 +12,7 @@ from journal.config import Jwt
 from journal.core.grants import Grant
 from journal.core.names import collection_ok, journal_ok
 from journal.errors import Unauthenticated
-from journal.web.claims import caller
+from journal.web.jwts.claims import caller
 from tests.jwts import SECRET
 
 NOW = 2_000_000_000

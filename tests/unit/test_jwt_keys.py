@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from journal.errors import Unauthenticated
-from journal.web.keys import Head, Keys, NoKeys, head, listed, signed
+from journal.web.jwts.keys import Head, Keys, NoKeys, head, listed, signed
 from tests.harness import Json
 from tests.jwts import KEYS, Signer, by_hand, listing, signer
 

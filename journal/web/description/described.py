@@ -1,6 +1,6 @@
 """Bodies that are told and nowhere read as a whole: made of text piece by piece, or of errors, and described here.
 
-The rule: nothing is made of these Structs but the description of the service (journal/web/openapi.py); that they are
+The rule: nothing is made of these Structs but the description of the service (openapi.py); that they are
 what is told, the tests hold: each answer that they get is compared (tests/conforming.py).
 """
 

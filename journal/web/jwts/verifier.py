@@ -15,9 +15,9 @@ from contextlib import asynccontextmanager, nullcontext
 from journal.config import Jwt
 from journal.core.grants import Caller
 from journal.errors import Unauthenticated, Unavailable
-from journal.web.claims import caller
-from journal.web.jwks import Jwks
-from journal.web.keys import ALGORITHMS, MOST_TRIED, OF_SECRETS, Head, Keys, head, secret, signed
+from journal.web.jwts.claims import caller
+from journal.web.jwts.jwks import Jwks
+from journal.web.jwts.keys import ALGORITHMS, MOST_TRIED, OF_SECRETS, Head, Keys, head, secret, signed
 
 LONGEST = 8 << 10
 MOST_KNOWN = 10_000

@@ -18,7 +18,7 @@ from yarl import URL
 
 import journal
 from journal.config import Jwt
-from journal.web.keys import Keys, NoKeys, listed
+from journal.web.jwts.keys import Keys, NoKeys, listed
 
 _log = logging.getLogger(__name__)
 LARGEST = 256 << 10

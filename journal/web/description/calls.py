@@ -1,4 +1,4 @@
-"""What each call takes and tells: a line a call, for the description of the service (journal/web/openapi.py).
+"""What each call takes and tells: a line a call, for the description of the service (openapi.py).
 
 The rule: what is said here of a query or a header is what its handler reads it with, and what is said of an answer is
 what the tests compare each answer with (tests/conforming.py).
@@ -38,8 +38,8 @@ from journal.errors import (
     UnsupportedMedia,
 )
 from journal.service.answer import MEDIA
-from journal.web import described as told
 from journal.web import parameters as read
+from journal.web.description import described as told
 from journal.web.health import NotReady
 from journal.web.parameters import Query, Read, Schema
 from journal.web.queries import NOTHING, Queries

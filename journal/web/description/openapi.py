@@ -17,10 +17,11 @@ import journal
 from journal.config import Limits
 from journal.errors import Forbidden, RequestError, Unavailable
 from journal.service.answer import MEDIA, Answer, whole
-from journal.web import calls as known
-from journal.web import send, wording
-from journal.web.calls import Call, Events, Lines, Struct, Told
-from journal.web.described import BESIDES, Problem
+from journal.web import send
+from journal.web.description import calls as known
+from journal.web.description import wording
+from journal.web.description.calls import Call, Events, Lines, Struct, Told
+from journal.web.description.described import BESIDES, Problem
 from journal.web.middleware import InternalError
 from journal.web.pages import HEADERS
 from journal.web.parameters import Schema
