@@ -15,7 +15,7 @@ from journal.config import Memory
 from tests.harness import Harness, Json, Reply, delete, eventually, insert, put, serving, update
 from tests.oracle import State, apply, comparable, comparable_state
 
-ME, YOU = str(UUID(int=1)), str(UUID(int=2))
+ME, YOU = "b71d6172-c793-4095-a9c7-040fb872deab", str(UUID(int=2))
 WAYS: dict[str, Json] = {"memory": {}, "state": {"include": "meta"}, "record": {"include": "revisions"}}
 FORMS = ("json", "ndjson", "msgpack")
 
