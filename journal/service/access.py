@@ -19,7 +19,7 @@ from uuid import UUID
 import msgspec
 
 from journal.core.grants import OPEN, Caller, Reach
-from journal.errors import ClientTaken, Unauthenticated, Unavailable
+from journal.errors import ClientTaken, JournalNotFound, Unauthenticated, Unavailable
 from journal.service.shared import Shared
 from journal.service.tails import Tails
 from journal.store import doors
@@ -185,12 +185,16 @@ class Access:
         return text
 
     async def redeem(self, journal: str, ticket: str) -> tuple[Caller, Again]:
-        """Whose a ticket is, and how that is asked again; Unauthenticated where it was used or is too old."""
-        tail = await self.tails.of(journal)
+        """Whose a ticket is, and how that is asked again; Unauthenticated where it was used or is too old.
+
+        So it is where the journal is not there: who has no ticket is not told which are.
+        """
         found = None
         if _TICKET.fullmatch(ticket):
             hash_ = sha256(ticket.encode()).digest()
-            found = await doors.use_ticket(self.database, tail.head.id, hash_, now=time.time())
+            with contextlib.suppress(JournalNotFound):
+                tail = await self.tails.of(journal)
+                found = await doors.use_ticket(self.database, tail.head.id, hash_, now=time.time())
         if found is None or not found.is_good:
             raise Unauthenticated("the ticket is not known here, was used or is too old: ask for another")
         if found.caller is not None:
