@@ -334,6 +334,7 @@ class Lease:
             for moment in (left - WARNED_S, left):
                 self._timers.append(loop.call_later(max(moment, 0.0), self._wake))
         self.access.hold(self)
+        self._is_doubtful = not self.is_of_others  # it was asked who it is before the lease was told of changes
         return self
 
     def __exit__(self, *_: object) -> None:

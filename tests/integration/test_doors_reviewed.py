@@ -1,13 +1,16 @@
 """What a hostile reading of the doors found: each was open once (protocol, section 13)."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from tests.doors import Bearer, bearer
-from tests.harness import Harness, insert, listening, serving
-from tests.integration.test_access import BOTH
+from tests.harness import Harness, blocked_on_lock, eventually, insert, listening, serving
+from tests.integration.test_access import BOTH, refused, revoke, standing, stream, until
 
 
 @pytest.fixture
@@ -32,3 +35,25 @@ async def test_a_ticket_that_is_none_does_not_tell_which_journals_there_are(serv
 
     assert [reply.status for reply in told] == [401] * 3
     assert len({reply.body for reply in told}) == 1
+
+
+async def test_a_stream_whose_token_is_revoked_while_it_is_let_in_ends_at_once(service: Harness) -> None:
+    who = await bearer(service, BOTH)
+    at = await standing(who)
+    connection = await asyncpg.connect(service.dsn)
+    try:
+        async with connection.transaction():
+            await connection.execute("lock table journal.owner in exclusive mode")
+            opening = asyncio.ensure_future(anext(_told(who, at)))
+            await blocked_on_lock(service.dsn)  # who it is is known, whose its client is not yet
+
+            await revoke(service, who)
+            await eventually(await refused(who))
+        assert await opening == {"reason": "revoked"}
+    finally:
+        await connection.close()
+
+
+async def _told(who: Bearer, at: str) -> AsyncIterator[object]:
+    async with stream(who, at, client=str(uuid4())) as source:
+        yield await until(source, "auth")
