@@ -210,16 +210,10 @@ class Access:
         assert number is not None
 
         async def again() -> Caller:
-            await self._looked()
-            held = self._known.get(self._hashes.get(number, b""))
-            if held is None:
-                token = await doors.by_id(self.database, number)
-                if token is None:
-                    raise Unauthenticated(_UNKNOWN)
-                held = self._keep(token)
-            if _has_ended(held[1]):
+            caller = await self._by_number(number)
+            if caller is None or _has_ended(caller):
                 raise Unauthenticated(_UNKNOWN)
-            return held[1]
+            return caller
 
         return await again(), again
 
@@ -248,6 +242,18 @@ class Access:
             self._keep(found[0])
             known = self._remembered(hash_)
         return known
+
+    async def _by_number(self, number: int) -> Caller | None:
+        await self._looked()
+        while (held := self._known.get(self._hashes.get(number, b""))) is None:
+            turn = self._turn
+            found = await doors.by_id(self.database, number)
+            if self._turn != turn:
+                continue  # as above
+            if found is None:
+                return None
+            self._keep(found)
+        return held[1]
 
     def _remembered(self, hash_: bytes) -> Caller | None:
         held = self._known.get(hash_)

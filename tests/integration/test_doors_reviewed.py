@@ -8,6 +8,9 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from journal.store import doors
+from journal.store.database import Database
+from journal.store.doors import Token
 from tests.doors import Bearer, bearer
 from tests.harness import Harness, blocked_on_lock, eventually, insert, listening, serving
 from tests.integration.test_access import BOTH, refused, revoke, standing, stream, until
@@ -57,3 +60,39 @@ async def test_a_stream_whose_token_is_revoked_while_it_is_let_in_ends_at_once(s
 async def _told(who: Bearer, at: str) -> AsyncIterator[object]:
     async with stream(who, at, client=str(uuid4())) as source:
         yield await until(source, "auth")
+
+
+async def test_a_token_that_is_revoked_while_it_is_read_for_a_ticket_is_not_remembered(
+    service: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(service.dsn, tmp_path) as other:
+        await listening(other)
+        who = await bearer(service, BOTH)
+        there = Bearer(other, who.text)
+        await other.service.access.begin()
+        ticket = (await who.call("POST", "demo/stream-tickets")).json["ticket"]
+        is_read, may_go_on, by_id = asyncio.Event(), asyncio.Event(), doors.by_id
+
+        async def slow(database: Database, number: int) -> Token | None:
+            found = await by_id(database, number)
+            is_read.set()
+            await may_go_on.wait()
+            return found
+
+        monkeypatch.setattr(doors, "by_id", slow)
+        using = asyncio.ensure_future(
+            Bearer(other, None).call("GET", "demo/stream", params={"since": "0", "ticket": ticket})
+        )
+        await is_read.wait()
+        turn = other.service.access._turn
+
+        await revoke(service, who)
+
+        async def has_learned() -> bool:
+            return other.service.access._turn > turn
+
+        await eventually(has_learned)
+        may_go_on.set()
+        async with asyncio.timeout(10):
+            assert (await using).status == 401
+        assert (await there.call("GET", "demo")).status == 401
