@@ -78,7 +78,7 @@ class Reader:
                     return own
         # What PostgreSQL's rows said at this very head they would say again.
         state_key = (head.id, head.epoch, head.chain, head.horizon, head.turn, page.identity)
-        known = self.rendered.find(state_key)
+        known = None if page.is_of_more else self.rendered.find(state_key)  # of what may be read the key says nothing
         if known is not None:
             self.figures.kept += 1
             return known

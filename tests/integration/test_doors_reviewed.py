@@ -11,9 +11,9 @@ import pytest
 from journal.store import doors
 from journal.store.database import Database
 from journal.store.doors import Token
-from tests.doors import Bearer, bearer
+from tests.doors import Bearer, bearer, may
 from tests.harness import Harness, blocked_on_lock, eventually, insert, listening, serving
-from tests.integration.test_access import BOTH, refused, revoke, standing, stream, until
+from tests.integration.test_access import BOTH, grant, refused, revoke, standing, stream, until
 
 
 @pytest.fixture
@@ -96,3 +96,18 @@ async def test_a_token_that_is_revoked_while_it_is_read_for_a_ticket_is_not_reme
         async with asyncio.timeout(10):
             assert (await using).status == 401
         assert (await there.call("GET", "demo")).status == 401
+
+
+async def test_p8_what_was_answered_once_is_not_told_for_a_cursor_of_more_than_may_be_read(service: Harness) -> None:
+    who = await bearer(service, may("read"))
+    asked = {"since": await standing(who), "collections": "todo", "include": "meta"}
+    assert (await who.call("GET", "demo/deltas", params=asked)).status == 200
+
+    await grant(service, who, may("read", of="todo"))
+
+    async def has_fewer() -> bool:
+        return bool((await who.call("GET", "demo")).json["atoms"] == 1)
+
+    await eventually(has_fewer)
+    reply = await who.call("GET", "demo/deltas", params=asked)
+    assert (reply.status, reply.json.get("reason"), reply.json.get("granted")) == (410, "scope", ["todo"])
