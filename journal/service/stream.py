@@ -17,6 +17,11 @@ from journal.service.rounds import Page, page
 
 FRESH_S = 1.0  # who was told its cursor as lately as this need not be told it again
 PAUSE_S = 0.02
+PART_BYTES = 64 << 10  # that are sent before it is looked whether the rest may be
+
+
+class CutOff(Exception):
+    """In the middle of an event its reader may not be told the rest any more: nothing else can follow it."""
 
 
 class Sink(Protocol):
@@ -121,7 +126,7 @@ class Stream:
                 await self.sink.send(event.data)
             else:
                 for piece in events.pieces(answer):
-                    await self.sink.send(piece)
+                    await self._send(piece)
         finally:
             answer.close()
         self._told_at = self._now()
@@ -129,6 +134,13 @@ class Stream:
             at = self.since if isinstance(self.since, Cursor) else None
             self.fanout.registry.saw(self.journal, self.client, at, self.agent)
         self.since = events.end(answer)
+
+    async def _send(self, piece: bytes) -> None:
+        """Send some of an event, for as long as its reader may be told it: who reads slowly takes minutes."""
+        for start in range(0, len(piece), PART_BYTES):
+            if not self.lease.holds:
+                raise CutOff
+            await self.sink.send(piece[start : start + PART_BYTES])
 
     def _let_go(self) -> None:
         self.fanout.let_go(self)

@@ -17,7 +17,7 @@ from journal.errors import Fault, InvalidRequest, Unauthenticated, Unavailable
 from journal.service.access import Again
 from journal.service.rounds import page
 from journal.service.running import Service
-from journal.service.stream import Stream
+from journal.service.stream import PART_BYTES, CutOff, Stream
 from journal.web import doors, send
 from journal.web import parameters as read
 from journal.web.queries import Queries
@@ -25,7 +25,6 @@ from journal.web.walls import WALLS
 
 PATIENCE_S = 60.0  # for a reader that takes nothing
 LONGEST_PAUSE_S = 0.05
-PART_BYTES = 64 << 10
 UNSENT_BYTES = 128 << 10  # what the kernel keeps for a slow reader besides what is on its way
 HEADERS = {
     "Content-Type": "text/event-stream",
@@ -73,7 +72,7 @@ async def _streamed(service: Service, request: web.Request, caller: Caller, agai
         with lease:
             await told.run()
         await response.write_eof()
-    except TimeoutError:
+    except (TimeoutError, CutOff):
         sink.abort()
     return response
 

@@ -1,10 +1,12 @@
 """What a hostile reading of the doors found: each was open once (protocol, section 13)."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
 
+import aiohttp
 import asyncpg
 import pytest
 
@@ -111,3 +113,24 @@ async def test_p8_what_was_answered_once_is_not_told_for_a_cursor_of_more_than_m
     await eventually(has_fewer)
     reply = await who.call("GET", "demo/deltas", params=asked)
     assert (reply.status, reply.json.get("reason"), reply.json.get("granted")) == (410, "scope", ["todo"])
+
+
+async def test_an_event_that_is_sent_for_long_is_cut_off_when_its_token_is_revoked(service: Harness) -> None:
+    size = 0
+    for n in range(15):
+        large = [insert("todo", f"large {n} {m}", {"text": str(uuid4()) * 2000}) for m in range(10)]
+        size += sum(len(change["data"]["text"]) for change in large)
+        await service.pushed(large, "demo")
+    assert size > 10_000_000
+    who = await bearer(service, BOTH)
+    async with stream(who) as source:
+        content = source.response.content
+        got = len(await content.readexactly(1000))
+
+        await revoke(service, who)
+        await eventually(await refused(who))
+        with contextlib.suppress(aiohttp.ClientPayloadError):
+            async for piece in content.iter_any():
+                got += len(piece)
+
+    assert got < size
