@@ -221,7 +221,7 @@ class Routes:
     async def _let(self, request: web.Request, asked: Asked) -> None:
         """See to it that a push is of its sender's client and key, and records only what that may write."""
         caller, reach = request[CALLER], request[REACH]
-        if reach.writes is not None and not reach.writes and (asked.changes or asked.number or asked.key):
+        if reach.writes is not None and not reach.writes:
             raise Forbidden("this is for callers who may write")
         asked.reads, asked.writes = reach.reads, reach.writes
         if asked.client is not None:

@@ -134,3 +134,13 @@ async def test_an_event_that_is_sent_for_long_is_cut_off_when_its_token_is_revok
                 got += len(piece)
 
     assert got < size
+
+
+async def test_who_may_not_write_leaves_nothing_with_a_base(service: Harness) -> None:
+    who = await bearer(service, may("read"))
+    body = {"since": 0, "base": await standing(who), "client": str(uuid4())}
+
+    reply = await who.call("POST", "demo/sync", json=body)
+
+    assert (reply.status, reply.json["code"]) == (403, "forbidden")
+    assert await service.query("select 1 from journal.client") == []
