@@ -77,5 +77,5 @@ def operator(request: web.Request) -> str:
     caller = request[CALLER]
     if caller.owner is None:
         return known[:OPERATOR_LENGTH] or request.remote or "unknown"
-    by = f" by {caller.name}" if known else caller.name
-    return known[: OPERATOR_LENGTH - len(by)] + by[:OPERATOR_LENGTH]
+    by = (f" by {caller.name}" if known else caller.name)[:OPERATOR_LENGTH]
+    return known[: OPERATOR_LENGTH - len(by)] + by

@@ -144,3 +144,14 @@ async def test_who_may_not_write_leaves_nothing_with_a_base(service: Harness) ->
 
     assert (reply.status, reply.json["code"]) == (403, "forbidden")
     assert await service.query("select 1 from journal.client") == []
+
+
+async def test_what_an_operator_says_of_itself_never_takes_the_place_of_its_name(service: Harness) -> None:
+    name = "n" * 200
+    who = await bearer(service, may("operate"), name=name)
+
+    await who.call("POST", "demo/resync", json={"reason": "x"}, headers={"From": "root " * 500})
+
+    [row] = await service.query("select by from journal.audit")
+    assert len(row["by"]) <= 200
+    assert row["by"].endswith(name[:100])
