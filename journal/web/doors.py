@@ -4,6 +4,8 @@ The rule: a journal that a caller may do nothing with is not there for it; what 
 forbidden alike, whether it is there or not.
 """
 
+from typing import Any, cast
+
 from aiohttp import web
 
 from journal.core.grants import Caller, Names, Reach
@@ -15,6 +17,7 @@ from journal.web.routing import Need
 ACCESS = web.AppKey("access", Access)
 CALLER = web.RequestKey("caller", Caller)
 REACH = web.RequestKey("reach", Reach)
+NEEDS: web.RequestKey[Need] = web.RequestKey("needs", cast("Any", str))  # it knows no Literal
 AUTHORIZATION = "Authorization"
 OPERATOR_LENGTH = 200
 
@@ -27,7 +30,7 @@ async def caller_of(request: web.Request, access: Access) -> Caller:
 
 def admit(request: web.Request, caller: Caller, needs: Need) -> None:
     """Let a caller in; Forbidden or JournalNotFound where it may not do what the route does."""
-    request[CALLER] = caller
+    request[CALLER], request[NEEDS] = caller, needs
     if needs == "service" and not caller.operates_service:
         raise Forbidden("this is for operators of the whole service")
     journal = request.match_info.get("j")
@@ -45,6 +48,13 @@ def admit(request: web.Request, caller: Caller, needs: Need) -> None:
             raise Forbidden("this is for callers who may write")
         case "operate" if not reach.operates:
             raise Forbidden("this is for operators of the journal")
+
+
+async def admit_again(request: web.Request) -> None:
+    """The same of who was let in before its body came: meanwhile it may have become nobody, or may do other things."""
+    needs = request.get(NEEDS)
+    if needs is not None:
+        admit(request, await caller_of(request, request.app[ACCESS]), needs)
 
 
 def readable(request: web.Request, asked: Names) -> Names:

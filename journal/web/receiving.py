@@ -1,7 +1,8 @@
 """Receiving: the bytes of a body, as many and as quickly as a request may send them.
 
 The rule: a body that came with its head costs nothing here. What is still on its way is limited as it will be when it
-is unpacked, has to come at a pace, and shares what bodies that are not whole may take of memory.
+is unpacked, has to come at a pace, and shares what bodies that are not whole may take of memory. Who sends it may do
+what that may when it is there.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from aiohttp import hdrs, web
 from journal.config import Limits
 from journal.errors import Fault, InvalidRequest, RequestError, TooLarge, TooSlow, Unavailable, UnsupportedMedia
 from journal.web.connections import connection_of
+from journal.web.doors import admit_again
 from journal.web.walls import WALLS
 
 CHUNKED_BYTES = 256 << 10  # of a body that may come in chunks of any size; a chunk costs as much as a small request
@@ -25,7 +27,7 @@ async def received(request: web.Request, limits: Limits) -> bytes:
     try:
         if request.content.is_eof():
             return await request.read()
-        return await _coming(request, limits)
+        body = await _coming(request, limits)
     except web.HTTPRequestEntityTooLarge:
         raise _too_large(limits) from None
     except web.RequestPayloadError:
@@ -33,6 +35,8 @@ async def received(request: web.Request, limits: Limits) -> bytes:
     except RequestError:
         connection_of(request).refuse()
         raise
+    await admit_again(request)
+    return body
 
 
 async def _coming(request: web.Request, limits: Limits) -> bytes:

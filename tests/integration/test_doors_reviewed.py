@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,6 +10,7 @@ import aiohttp
 import asyncpg
 import pytest
 
+from journal.core.grants import Grant
 from journal.store import doors
 from journal.store.database import Database
 from journal.store.doors import Token
@@ -155,3 +156,55 @@ async def test_what_an_operator_says_of_itself_never_takes_the_place_of_its_name
     [row] = await service.query("select by from journal.audit")
     assert len(row["by"]) <= 200
     assert row["by"].endswith(name[:100])
+
+
+@pytest.mark.parametrize("grants", [(), (may("read"),), (may("read", "write", of="other"),)])
+async def test_a_push_that_takes_long_to_come_is_let_in_by_what_its_sender_may_when_it_is_there(
+    service: Harness, grants: tuple[Grant, ...]
+) -> None:
+    who = await bearer(service, BOTH)
+    is_begun, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b'{"changes": [{"op": "insert", "collection": "todo",'
+        is_begun.set()
+        await may_go_on.wait()
+        yield b' "atom": "late", "data": {}}]}'
+
+    headers = {"Content-Type": "application/json"}
+    pushing = asyncio.ensure_future(who.call("POST", "demo/changes", data=slowly(), headers=headers))
+    await is_begun.wait()
+    await eventually(_is_read(service))
+
+    if grants:
+        await grant(service, who, *grants)
+    else:
+        await revoke(service, who)
+    turn = (await service.query("select turn from journal.door"))[0]["turn"]
+    await eventually(_has_learned(service, turn))
+    may_go_on.set()
+
+    reply = await pushing
+    if grants and grants[0].collections is not None:
+        assert [outcome["error"]["code"] for outcome in reply.json["outcomes"]] == ["forbidden"]
+    else:
+        assert reply.status == (403 if grants else 401)
+    assert await service.query("select 1 from journal.change where atom = 'late'") == []
+
+
+def _is_read(service: Harness) -> Callable[[], Awaitable[bool]]:
+    """Whether some of a body that is on its way was taken."""
+
+    async def is_so() -> bool:
+        return service.walls.bodies_bytes > 0
+
+    return is_so
+
+
+def _has_learned(service: Harness, turn: int) -> Callable[[], Awaitable[bool]]:
+    """Whether a process knows of a change of tokens."""
+
+    async def is_so() -> bool:
+        return service.service.access._turn >= turn
+
+    return is_so
