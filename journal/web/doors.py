@@ -51,7 +51,7 @@ def admit(request: web.Request, caller: Caller, needs: Need) -> None:
 
 
 async def admit_again(request: web.Request) -> None:
-    """The same of who was let in before its body came: meanwhile it may have become nobody, or may do other things."""
+    """The same of who was let in some time ago: meanwhile it may have become nobody, or may do other things."""
     needs = request.get(NEEDS)
     if needs is not None:
         admit(request, await caller_of(request, request.app[ACCESS]), needs)

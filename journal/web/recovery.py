@@ -14,7 +14,7 @@ from journal.service.operations import Report, Work
 from journal.service.running import Service
 from journal.web import bodies, send
 from journal.web import parameters as read
-from journal.web.doors import REACH, operator
+from journal.web.doors import REACH, admit_again, operator
 from journal.web.queries import Queries
 from journal.web.routing import J, Route
 from journal.wire import (
@@ -218,6 +218,7 @@ class Recovery:
         if preferred is not None:
             await operations.wait(id_, min(float(preferred), LONGEST_WAIT_S))
             headers["Preference-Applied"] = f"wait={preferred}"
+            await admit_again(request)
         told = await operations.one(journal, id_)
         return send.json(told, status=202 if told.state == "running" else 200, headers=headers)
 

@@ -208,3 +208,21 @@ def _has_learned(service: Harness, turn: int) -> Callable[[], Awaitable[bool]]:
         return service.service.access._turn >= turn
 
     return is_so
+
+
+async def test_who_waits_for_the_end_of_an_operation_is_not_told_it_after_the_token_was_revoked(
+    service: Harness,
+) -> None:
+    who = await bearer(service, may("operate"))
+    connection = await asyncpg.connect(service.dsn)
+    try:
+        async with connection.transaction():
+            await connection.execute("lock table journal.change in access exclusive mode")
+            waiting = asyncio.ensure_future(who.call("POST", "demo/check", headers={"Prefer": "wait=20"}))
+            await blocked_on_lock(service.dsn)
+
+            await revoke(service, who)
+            await eventually(await refused(who))
+        assert (await waiting).status == 401
+    finally:
+        await connection.close()
