@@ -59,10 +59,10 @@ def guarded(handler: Handler, walls: Walls, access: Access, needs: Need, count: 
         try:
             walls.admit(request)
             if needs not in ("nothing", "ticket"):
-                caller = await doors.caller_of(request, access)
-                doors.admit(request, caller, needs)
+                caller = request[doors.CALLER] = await doors.caller_of(request, access)
                 if caller.owner is not None:
-                    walls.admit_caller(caller)
+                    walls.admit_caller(caller)  # before what it may do: to be refused costs as much
+                doors.admit(request, caller, needs)
             try:
                 response = await handler(request)
             except JournalGone:  # only what was remembered is known to be gone: test_read_your_writes.py

@@ -37,9 +37,9 @@ async def stream(service: Service, request: web.Request) -> web.StreamResponse:
     """GET …/stream. Trouble that will pass is a close with `retry`, no error status: a browser gives up on those."""
     journal = request.match_info["j"]
     caller, again = await _caller(service, request, journal)
-    doors.admit(request, caller, "read")
     walls = request.app[WALLS]
     walls.admit_caller(caller)
+    doors.admit(request, caller, "read")
     with walls.stream(request):
         return await _streamed(service, request, caller, again)
 

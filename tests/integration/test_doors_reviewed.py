@@ -10,6 +10,7 @@ import aiohttp
 import asyncpg
 import pytest
 
+from journal.config import Walls
 from journal.core.grants import Grant
 from journal.store import doors
 from journal.store.database import Database
@@ -226,3 +227,14 @@ async def test_who_waits_for_the_end_of_an_operation_is_not_told_it_after_the_to
         assert (await waiting).status == 401
     finally:
         await connection.close()
+
+
+@pytest.mark.parametrize("path", ["no-such", "demo/audit"])
+async def test_what_is_refused_counts_for_its_token_too(database: str, tmp_path: Path, path: str) -> None:
+    walls = Walls(trusted_proxies=("127.0.0.1",), requests_per_s=0.1, requests_at_once=3)
+    async with serving(database, tmp_path, walls=walls) as service:
+        who = await bearer(service, may("read"))
+
+        told = [(await who.call("GET", path, headers={"X-Forwarded-For": f"192.0.2.{n}"})).status for n in range(5)]
+
+        assert told[3:] == [429, 429]
