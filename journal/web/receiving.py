@@ -16,6 +16,7 @@ from journal.web.doors import admit_again
 from journal.web.walls import WALLS
 
 CHUNKED_BYTES = 256 << 10  # of a body that may come in chunks of any size; a chunk costs as much as a small request
+BODY = web.RequestKey("body", bytes)  # which a handler may read twice: web/middleware.py
 _CODINGS = ("gzip", "deflate", "identity")
 
 
@@ -26,8 +27,8 @@ async def received(request: web.Request, limits: Limits) -> bytes:
         raise UnsupportedMedia("Content-Encoding: gzip or deflate")
     try:
         if request.content.is_eof():
-            return await request.read()
-        body = await _coming(request, limits)
+            return request.get(BODY) or await request.read()
+        body = request[BODY] = await _coming(request, limits)
     except web.HTTPRequestEntityTooLarge:
         raise _too_large(limits) from None
     except web.RequestPayloadError:

@@ -174,6 +174,21 @@ async def test_trap_18_it_is_the_new_one_whatever_is_asked(two: Two, path: str) 
     assert reply.status in (200, 303), reply.body
 
 
+async def test_trap_18_it_is_the_new_one_too_for_what_is_asked_in_a_body_that_comes_in_pieces(two: Two) -> None:
+    await two.first.call("DELETE", "j")
+    await two.first.create("j")
+    await pushed(two.first, insert("todo", "new"))
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"get": '
+        await asyncio.sleep(0.05)  # or it would come with its head
+        yield b'{"todo": ["new"]}}'
+
+    reply = await two.second.call("POST", "j/lookup", data=body(), headers={"Content-Type": "application/json"})
+
+    assert (reply.status, reply.json.get("revision")) == (200, 1)
+
+
 async def test_trap_18_a_push_goes_to_the_new_one_too(two: Two) -> None:
     await two.first.call("DELETE", "j")
     epoch = (await two.first.create("j"))["epoch"]
