@@ -85,19 +85,13 @@ class Access:
 
     async def run(self) -> None:
         """Until cancelled: look for what ends streams, and write down which tokens are used."""
-        written_at = time.monotonic()
-        while True:
-            await asyncio.sleep(LOOK_AFTER_S)
-            try:
-                if self._leases and not self.is_open:
-                    await self._looked()
-                if self._used and time.monotonic() - written_at > WRITE_USED_S:
-                    written_at = time.monotonic()
-                    await self.flush()
-            except Unavailable:
-                pass
-            except Exception:
-                _log.exception("looking after tokens failed, and is tried again")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_again_and_again(LOOK_AFTER_S, self._look_for_streams))
+            tasks.create_task(_again_and_again(WRITE_USED_S, self.flush))
+
+    async def _look_for_streams(self) -> None:
+        if self._leases and not self.is_open:
+            await self._looked()
 
     async def close(self) -> None:
         """Write down what is left, and look no more."""
@@ -384,6 +378,17 @@ def new_token(*, is_operators: bool) -> tuple[str, bytes]:
     """A new secret, and the hash that is kept of it."""
     text = (OPERATOR_PREFIX if is_operators else CLIENT_PREFIX) + secrets.token_urlsafe(32)
     return text, sha256(text.encode()).digest()
+
+
+async def _again_and_again(every_s: float, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(every_s)
+        try:
+            await work()
+        except Unavailable:
+            pass
+        except Exception:
+            _log.exception("looking after tokens failed, and is tried again")
 
 
 def _bearer(authorization: str | None) -> str | None:
