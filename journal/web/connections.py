@@ -122,6 +122,15 @@ class Connection(web.RequestHandler):
         self._is_refused = True
         self._lingering_time = LINGER_S
 
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """Finish what is being answered; what nobody wants any more is not waited for."""
+        if self._is_refused:
+            if self._task_handler is not None:
+                self._task_handler.cancel()
+            self.force_close()
+            timeout = 0.1
+        await super().shutdown(timeout)
+
     def _expect_head(self) -> None:
         if self._walls.head_s:
             self._timer = self._loop.call_later(self._walls.head_s, self._too_late)

@@ -129,12 +129,17 @@ def number(lowest: int, highest: int) -> Reader[int]:
 revision = number(0, cursor.LARGEST)
 
 
+_SECONDS = re.compile(
+    r"[0-9]{1,16}(?:\.[0-9]{0,20})?(?:[eE][+-]?[0-9]{1,3})?"
+).fullmatch  # as JSON has it
+
+
 def seconds(most: int) -> Reader[float]:
     """A reader of a time in seconds."""
 
     @takes({"type": "number", "minimum": 0, "maximum": most})
     def read_seconds(text: str) -> float:
-        if not text.isascii() or not text.replace(".", "", 1).isdigit() or len(text) > 16:
+        if not _SECONDS(text):
             raise WrongValue("must be a number of seconds")
         value = float(text)
         if value > most:

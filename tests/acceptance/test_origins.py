@@ -141,7 +141,7 @@ async def test_other_pages_read_nothing(scene: Scene) -> None:
 
 
 async def test_other_pages_change_nothing(scene: Scene) -> None:
-    before = await scene.service.head()
+    before, here = await scene.service.head(), scene.other.url
     target = f"{scene.service.url}/v1/journals/j"
     plain = {"method": "POST", "mode": "no-cors", "headers": {"Content-Type": "text/plain"}, "body": '{"changes": []}'}
 
@@ -149,12 +149,11 @@ async def test_other_pages_change_nothing(scene: Scene) -> None:
         await scene.ask(scene.other, f"j/{path}", **plain)
         assert await scene.ask(scene.other, f"j/{path}", method="POST") == {"failed": "Failed to fetch"}
     for path, enctype in (("check", "application/x-www-form-urlencoded"), ("changes", "text/plain")):
-        page = await scene.other.context.new_page()  # where an answer leads is no business of this test
-        await page.goto(scene.other.url)
-        async with page.expect_response(f"{target}/{path}", timeout=30_000) as answered:
-            await page.evaluate(SUBMIT, [f"{target}/{path}", enctype])
+        async with scene.other.expect_response(f"{target}/{path}", timeout=30_000) as answered:
+            await scene.other.evaluate(SUBMIT, [f"{target}/{path}", enctype])
         assert (await answered.value).status == 403
-        await page.close()
+        await scene.other.wait_for_url(f"{target}/{path}")
+        await scene.other.goto(here)  # the form has led away from it
     for method in ("PUT", "DELETE"):
         assert await scene.ask(scene.other, "j", method=method) == {"failed": "Failed to fetch"}
         assert await scene.ask(scene.other, "new", method=method) == {"failed": "Failed to fetch"}

@@ -28,7 +28,7 @@ async def test_a_download_that_is_reset_is_no_fault(service: Harness, caplog: py
     reader, writer = await asyncio.open_connection(*_address(service), limit=1024)
     connection: socket.socket = writer.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-    writer.write(f"GET {where} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: identity\r\n\r\n".encode())
+    writer.write(f"GET {where} HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: identity\r\n\r\n".encode())
     assert (await reader.readexactly(15)) == b"HTTP/1.1 200 OK"
 
     async def is_read() -> bool:

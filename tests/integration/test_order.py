@@ -359,7 +359,7 @@ async def test_p1_under_a_storm_of_writers_that_give_up_nothing_is_skipped(datab
                         await take_numbers(connection, *(f"h{number}-{n}-{k}" for k in range(random_.randint(1, 3))))
                     except asyncpg.PostgresError as error:
                         await transaction.rollback()
-                        if error.sqlstate != "JR001":
+                        if error.sqlstate not in ("JR001", "55P03"):  # it moved on, or somebody held it for too long
                             raise
                     else:
                         await (transaction.commit() if random_.random() < 0.5 else transaction.rollback())
