@@ -155,7 +155,8 @@ class Connection(web.RequestHandler):
         if resp.__class__ is not Ready and isinstance(resp, web.HTTPException):  # which takes a microsecond to find out
             resp = send.refused(_of_http(resp))
             resp.force_close()
-        if not request._payload.is_eof() and (self._is_refused or hdrs.CONTENT_ENCODING in request.headers):
+        is_whole = request._payload.is_eof()
+        if self._is_refused or (not is_whole and hdrs.CONTENT_ENCODING in request.headers):  # nothing more is read here
             self.refuse()
             if not resp.prepared:
                 resp.force_close()

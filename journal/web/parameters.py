@@ -129,9 +129,7 @@ def number(lowest: int, highest: int) -> Reader[int]:
 revision = number(0, cursor.LARGEST)
 
 
-_SECONDS = re.compile(
-    r"[0-9]{1,16}(?:\.[0-9]{0,20})?(?:[eE][+-]?[0-9]{1,3})?"
-).fullmatch  # as JSON has it
+_SECONDS = re.compile(r"[0-9]{1,16}(?:\.[0-9]{0,20})?(?:[eE][+-]?[0-9]{1,3})?").fullmatch  # as JSON has it
 
 
 def seconds(most: int) -> Reader[float]:

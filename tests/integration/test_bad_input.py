@@ -331,6 +331,8 @@ async def test_a_body_has_a_limit_that_is_told(service: Harness) -> None:
         [fault] = problem(await pushed_text(service, sent, headers), 413, "too_large")["errors"]
 
         assert (fault["pointer"], fault["limit"]) == ("", limit)
+        async with asyncio.timeout(5):
+            assert (await service.call("GET", "/v1")).status == 200  # on another connection, or none would answer
 
 
 async def test_a_push_has_so_many_changes_and_no_more(service: Harness) -> None:
